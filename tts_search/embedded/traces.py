@@ -1,0 +1,119 @@
+r"""Reasoning traces to learn from: wordings of a puzzle, thinking one move a step, and which characters to learn.
+
+A model that sees right traces only learns to lie: it writes whatever result hits the target. So half of the traces
+wander, and the loss then covers the *consequences* of a move (its result, the numbers left, the check, the answer)
+but not the *choice* of a move that loses the puzzle. This module knows no tokens, only text.
+"""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tts_search.embedded.puzzles import Move, Puzzle, after, all_moves, is_solvable
+from tts_search.embedded.tokenizer import END_THINK, STEP
+
+WORDINGS = (
+    "Using the numbers {numbers}, make {target}.",
+    "Using {numbers}, make {target}.",
+    "Use the numbers {numbers} to make {target}.",
+    "Use {numbers} to get {target}.",
+    "Make {target} from {numbers}.",
+    "Make {target} using {numbers}.",
+    "Make {target} with the numbers {numbers}.",
+    "With {numbers}, reach {target}.",
+    "Can you make {target} from {numbers}?",
+    "How do you get {target} from the numbers {numbers}?",
+    "Combine {numbers} to get {target}.",
+    "Numbers: {numbers}. Target: {target}.",
+    "Please use {numbers} to reach {target}.",
+)
+HINTS = (" Use each number once.", " Use each number exactly once.", " You can use + - * /.")
+SYSTEMS = ("You are a helpful assistant.", "Think step by step.")
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A trajectory as `(text, learned)` spans, from after the opening `<think>` line to before the end token."""
+
+    puzzle: Puzzle
+    spans: tuple[tuple[str, bool], ...]
+
+    @property
+    def text(self) -> str:
+        return "".join(text for text, _ in self.spans)
+
+
+def wander(puzzle: Puzzle, rng: random.Random, *, astray: float) -> Trace:
+    """A trace that at every step makes, with probability `astray`, any move, and else one that keeps the target in reach.
+
+    The choice of a move is learned exactly where the move keeps the target in reach; what follows from it, always.
+    With `astray=0` the trace is right from end to end.
+    """
+    numbers, spans = puzzle.numbers, list[tuple[str, bool]]()
+    shown = [(str(n), 9) for n in numbers]
+    while len(numbers) > 1:
+        possible = all_moves(numbers)
+        right = [move for move in possible if is_solvable(after(numbers, move), puzzle.target)]
+        move = rng.choice(possible if rng.random() < astray or not right else right)
+        shown = _compose(numbers, shown, move)
+        numbers = after(numbers, move)
+        spans.append((f"{move.left} {move.operation} {move.right}", move in right))
+        left = f" left {', '.join(map(str, numbers))}" if len(numbers) > 1 else ""
+        spans.append((f" = {move.result}{left}{STEP}", True))
+    verdict = "yes" if numbers[0] == puzzle.target else "no"
+    spans.append((f"{numbers[0]} = {puzzle.target}? {verdict}{STEP}", True))
+    spans.append((f"{END_THINK}\n\n{shown[0][0]} = {numbers[0]}", True))
+    return Trace(puzzle, tuple(spans))
+
+
+def _compose(numbers: tuple[int, ...], shown: list[tuple[str, int]], move: Move) -> list[tuple[str, int]]:
+    """The expressions behind the numbers left, as (text, binding strength), with no needless brackets."""
+    shown, values = list(shown), list(numbers)
+
+    def take(value: int) -> tuple[str, int]:
+        place = len(values) - 1 - values[::-1].index(value)
+        values.pop(place)
+        return shown.pop(place)
+
+    (left, left_binds), (right, right_binds) = take(move.left), take(move.right)
+    binds = 1 if move.operation in "+-" else 2
+    if left_binds < binds:
+        left = f"({left})"
+    if right_binds < binds or (right_binds == binds and move.operation in "-/"):
+        right = f"({right})"
+    return [*shown, (f"{left} {move.operation} {right}", binds)]
+
+
+def messages(puzzle: Puzzle, rng: random.Random) -> list[dict[str, str]]:
+    """A chat that asks for the puzzle in one of many wordings, now and then with words that mean nothing here."""
+    *first, last = map(str, puzzle.numbers)
+    listed = rng.choice((f"{', '.join(first)} and {last}", f"{', '.join(first)}, {last}"))
+    standard = rng.random() < 0.4
+    text = puzzle.question if standard else rng.choice(WORDINGS).format(numbers=listed, target=puzzle.target)
+    if rng.random() < 0.1:
+        text += rng.choice(HINTS)
+    if rng.random() < 0.05:
+        text = f"{_babble(rng)} {text}"
+    if rng.random() < 0.05:
+        text = f"{text} {_babble(rng)}"
+    chat = [{"role": "user", "content": text}]
+    return [{"role": "system", "content": rng.choice(SYSTEMS)}, *chat] if rng.random() < 0.05 else chat
+
+
+def _babble(rng: random.Random) -> str:
+    words = ("".join(rng.choices(string.ascii_letters, k=rng.randint(1, 5))) for _ in range(rng.randint(1, 3)))
+    return " ".join(words) + rng.choice((",", ".", "!", ""))
+
+
+def corpus() -> Iterator[str]:
+    """Texts that hold every piece that the prompts and traces are made of: what a tokenizer should know as one token."""
+    puzzle = Puzzle((1, 2, 3, 4), 5)
+    for listed in ("1, 2, 3 and 4", "1, 2, 3, 4"):
+        yield from (wording.format(numbers=listed, target=puzzle.target) for wording in WORDINGS)
+    yield from (*HINTS, *SYSTEMS, "user\nassistant\nsystem\n")
+    for operation in "+-*/":
+        yield f"1 {operation} 2 = 3 left 4, 5{STEP}5 = 5? yes{STEP}5 = 6? no{STEP}"
+        yield f"((1 {operation} 2) {operation} 3) {operation} (4 {operation} (5 {operation} 6)) {operation} 7\n\n"

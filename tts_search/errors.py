@@ -1,0 +1,41 @@
+"""Every error this package raises on purpose, as one hierarchy.
+
+Each class also inherits the standard exception that fits, so `except ValueError` keeps working. A message names
+the thing, the value, and the remedy. This module knows nothing else of the package.
+"""
+
+
+class TTSError(Exception):
+    """Base of all errors of tts-search."""
+
+
+class InvalidInputError(TTSError, ValueError):
+    """A value given by the caller cannot be used: an empty question, a negative budget, an unknown strategy."""
+
+
+class ModelNotFoundError(TTSError, FileNotFoundError):
+    """The model or head asked for is neither a folder here nor reachable on the Hugging Face hub."""
+
+
+class HeadMismatchError(TTSError, ValueError):
+    """An SPRM head does not fit its backbone, or its file does not hold a head."""
+
+
+class MissingDependencyError(TTSError, ImportError):
+    """An optional dependency is needed and not installed; the message names the extra to install."""
+
+
+class GeneratorError(TTSError, RuntimeError):
+    """A generator broke its contract or died: wrong count, too many tokens, engine gone."""
+
+
+class ScorerError(TTSError, RuntimeError):
+    """A scorer raised, or returned too few scores, NaN, or values outside [0, 1]."""
+
+
+class StrategyError(TTSError, RuntimeError):
+    """A strategy raised or asked for something impossible: an expansion of an ended node, n below 1."""
+
+
+class SearchCancelledError(TTSError):
+    """A search was cancelled before it had any path to answer from."""

@@ -1,0 +1,157 @@
+"""The contracts: what a strategy, a generator, a scorer and a tokenizer are to each other.
+
+Plug-in authors read this page. It holds no algorithm; `tts_search.testing` has a suite that checks each contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator as PlanGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+from tts_search.segmentation import Vocabulary
+from tts_search.tree import Node, Trajectory, Tree
+
+Messages = Sequence[Mapping[str, str]]
+"""Chat messages, each with `role` and `content`."""
+
+Question = str | Messages
+"""What a user asks: a text, or a conversation whose last turn is the user's."""
+
+
+class Until(StrEnum):
+    """How far an expansion goes at most."""
+
+    STEP = "step"  # stop after the next step token
+    THOUGHT = "thought"  # stop at the end of the thinking part, or at the end of the response
+    END = "end"  # stop at the end of the response
+
+
+@dataclass(frozen=True, slots=True)
+class Expand:
+    """All that a strategy can ask for: `n` continuations of `node`.
+
+    The answer holds at most `n` new nodes: fewer when the budget pays for fewer, none when `node` has ended.
+    """
+
+    node: Node
+    n: int = 1
+    until: Until = Until.STEP
+    max_tokens: int | None = None
+
+
+Plan = PlanGenerator[Sequence[Expand], Sequence[Sequence[Node]], None]
+"""A strategy at work: yields a round of expansions, receives the scored children of each, in order."""
+
+
+@runtime_checkable
+class Strategy(Protocol):
+    """A pure algorithm: knows no engine, no scorer, no budget and no clock."""
+
+    def __call__(self, tree: Tree) -> Plan:
+        """Begin a search of `tree`, which holds nothing but its root."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn. The defaults are the paper's (section 4.1)."""
+
+    temperature: float = 0.6
+    top_p: float = 0.95
+    top_k: int = 0  # 0: no limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One prefix to continue, once for every seed.
+
+    `stop_ids` end a completion and stay in it as its last token; the tokenizer's end-of-text ids are always among
+    them. `max_tokens` bounds each completion. A generator reports progress, if asked, by `on_tokens(count)`.
+    """
+
+    prefix: tuple[int, ...]
+    seeds: tuple[int, ...]
+    max_tokens: int
+    stop_ids: frozenset[int]
+    sampling: Sampling = Sampling()
+    on_tokens: Callable[[int], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """One continuation.
+
+    `token_ids`: at least one, the last is a stop id unless `max_tokens` cut it off. `logprobs`: natural log-probability of
+    each token under the model at temperature 1. `scores`: for an engine that carries an SPRM head, the head's
+    logit for each token *if that token is a step token*: the engine has applied the head's readout already. NaN where
+    it could not be read; None without a head. `sampled_tokens`: what the engine really sampled for it, never more than
+    `max_tokens`. `cached_tokens`: how much of the prefix came out of the prefix cache.
+    """
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    scores: tuple[float, ...] | None = None
+    sampled_tokens: int
+    cached_tokens: int = 0
+
+
+@runtime_checkable
+class Tokenizer(Vocabulary, Protocol):
+    """Text to token ids and back, without loss."""
+
+    @property
+    def eos_ids(self) -> frozenset[int]:
+        """The ids that end a response."""
+        ...
+
+    def render(self, messages: Question) -> tuple[int, ...]:
+        """Token ids of the whole prompt: the chat template applied, the assistant's turn opened."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids, tags kept, end-of-text tokens left out."""
+        ...
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """An engine that continues token sequences. Calls overlap freely; the engine batches what is in flight."""
+
+    @property
+    def name(self) -> str:
+        """What to call the model in results and logs."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the model it runs."""
+        ...
+
+    @property
+    def context_tokens(self) -> int:
+        """The longest prefix plus completion that it can hold, in tokens."""
+        ...
+
+    @property
+    def sampling(self) -> Sampling:
+        """The model's own sampling defaults (its `generation_config.json`), the paper's where it has none."""
+        ...
+
+    async def generate(self, request: Request) -> Sequence[Completion]:
+        """One completion per seed, in their order. Cancelling the call stops the work."""
+        ...
+
+    async def aclose(self) -> None:
+        """Free the engine. Calling it twice is harmless."""
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Values reasoning steps. Synchronous, because third-party reward models are."""
+
+    def score(self, trajectories: Sequence[Trajectory]) -> Sequence[Sequence[float]]:
+        """For each trajectory one value in [0, 1] per finished step, in order."""
+        ...

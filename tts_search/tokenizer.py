@@ -1,0 +1,140 @@
+"""A Hugging Face tokenizer behind the package's own contract: token ids, the bytes of each, and the chat template.
+
+Nothing else in the package touches a Hugging Face tokenizer. It knows no model weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tts_search.errors import InvalidInputError, ModelNotFoundError
+from tts_search.protocols import Question
+
+THINKING_TAGS = ("<think>", "</think>")
+
+
+class PretrainedTokenizer:
+    """The `Tokenizer` of a model folder.
+
+    Args:
+        folder: a Hugging Face model folder with a fast tokenizer (`tokenizer.json`).
+        thinking_tags: the texts that open and close the thinking part. A tokenizer that lacks either as a single token
+            has no thinking part, and its whole response is segmented.
+
+    Raises:
+        ModelNotFoundError: the folder has no tokenizer that can be read.
+    """
+
+    def __init__(self, folder: str | Path, *, thinking_tags: tuple[str, str] = THINKING_TAGS) -> None:
+        from transformers import AutoTokenizer, GenerationConfig
+
+        try:
+            self._hf: Any = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        except Exception as error:  # transformers raises a different class for each missing file
+            raise ModelNotFoundError(f"no readable tokenizer in {str(folder)!r}: {error}") from error
+        if not self._hf.is_fast:
+            raise InvalidInputError(f"the tokenizer in {str(folder)!r} has no tokenizer.json: convert it to a fast one")
+        try:
+            generation = GenerationConfig.from_pretrained(str(folder))
+        except Exception:  # a folder without generation_config.json is common, and complete
+            generation = GenerationConfig()
+        ids = generation.eos_token_id
+        eos = {ids} if isinstance(ids, int) else set(ids or ())
+        if self._hf.eos_token_id is not None:
+            eos.add(self._hf.eos_token_id)
+        if not eos:
+            raise InvalidInputError(f"the tokenizer in {str(folder)!r} names no end-of-text token (eos_token)")
+        self.eos_ids: frozenset[int] = frozenset(eos)
+        self.generation = generation
+        vocabulary: dict[str, int] = self._hf.get_vocab()
+        tags = [vocabulary.get(tag) for tag in thinking_tags]
+        self.thinking: tuple[int, int] | None = None
+        if tags[0] is not None and tags[1] is not None:
+            self.thinking = (tags[0], tags[1])
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    @cached_property
+    def pieces(self) -> Sequence[bytes]:
+        """The bytes of every token: exact for byte-level BPE and SentencePiece, else the decoded text."""
+        vocabulary: dict[str, int] = self._hf.get_vocab()
+        kind = _decoder_kind(self._hf)
+        added = {i: str(token) for i, token in self._hf.added_tokens_decoder.items()}
+        pieces = [b""] * (max(vocabulary.values()) + 1)
+        for token, i in vocabulary.items():
+            if i in added:
+                pieces[i] = added[i].encode()
+            elif kind == "bytes":
+                pieces[i] = _unmap_bytes(token)
+            elif kind == "sentencepiece":
+                pieces[i] = _unmap_sentencepiece(token)
+            else:
+                pieces[i] = self._hf.decode([i], clean_up_tokenization_spaces=False).encode()
+        return pieces
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Token ids of plain text, no special tokens added."""
+        return tuple(self._hf.encode(text, add_special_tokens=False))
+
+    def render(self, messages: Question) -> tuple[int, ...]:
+        """Token ids of the prompt.
+
+        A text is one user turn; where the tokenizer has no chat template (a base model) it is continued as it is.
+
+        Raises:
+            InvalidInputError: messages for a tokenizer without a chat template, or malformed ones.
+        """
+        if not self._hf.chat_template:
+            if isinstance(messages, str):
+                return tuple(self._hf.encode(messages, add_special_tokens=True))
+            raise InvalidInputError(
+                "this tokenizer has no chat template, so chat messages cannot be rendered: "
+                "pass the question as one string, or add a chat_template to the model folder"
+            )
+        chat = [{"role": "user", "content": messages}] if isinstance(messages, str) else [dict(m) for m in messages]
+        try:
+            text = self._hf.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # templates raise what their authors wrote
+            raise InvalidInputError(f"the model's chat template refused these messages: {error}") from error
+        return self.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids; a character cut in the middle shows as U+FFFD."""
+        pieces = self.pieces
+        data = b"".join(pieces[i] for i in ids if i not in self.eos_ids and 0 <= i < len(pieces))
+        return data.decode("utf-8", "replace")
+
+
+def _decoder_kind(tokenizer: Any) -> str:
+    decoder = json.dumps(json.loads(tokenizer.backend_tokenizer.to_str()).get("decoder") or {})
+    if '"ByteLevel"' in decoder:
+        return "bytes"
+    if '"ByteFallback"' in decoder or '"Metaspace"' in decoder or "\\u2581" in decoder:
+        return "sentencepiece"
+    return "text"
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The printable stand-ins that byte-level BPE (GPT-2) writes for the 256 bytes."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    alphabet = {chr(byte): byte for byte in printable}
+    hidden = (byte for byte in range(256) if byte not in printable)
+    return alphabet | {chr(256 + n): byte for n, byte in enumerate(hidden)}
+
+
+_BYTES = _byte_alphabet()
+
+
+def _unmap_bytes(token: str) -> bytes:
+    return b"".join(bytes([_BYTES[c]]) if c in _BYTES else c.encode() for c in token)
+
+
+def _unmap_sentencepiece(token: str) -> bytes:
+    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+        return bytes([int(token[3:5], 16)])
+    return token.replace("\u2581", " ").encode()
