@@ -1,1 +1,85 @@
-"""Test-time scaling by search."""
+"""Test-time scaling by search: a language model answers better when several thoughts are sampled, scored and chosen
+from.
+
+>>> from tts_search import search
+>>> search("Using the numbers 4, 6, 9 and 13, make 87.", effort="high").answer
+
+Importing this package imports neither torch nor vllm.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from tts_search.api import Options, Searcher, asearch, search
+from tts_search.budget import Budget, Usage
+from tts_search.errors import (
+    GeneratorError,
+    HeadMismatchError,
+    InvalidInputError,
+    MissingDependencyError,
+    ModelNotFoundError,
+    ScorerError,
+    StrategyError,
+    TTSError,
+)
+from tts_search.protocols import Completion, Expand, Generator, Plan, Request, Sampling, Scorer, Strategy, Until
+from tts_search.result import Candidate, SearchResult, Selector, Step, StopReason
+from tts_search.runner import Progress
+from tts_search.segmentation import Contains, Exact, Segmenter, TokenIds
+from tts_search.strategies.best_of_n import BestOfN
+from tts_search.tree import Ending, Node, Trajectory, Tree
+
+if TYPE_CHECKING:
+    from tts_search.head import SPRM, SPRMConfig
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "SPRM",
+    "BestOfN",
+    "Budget",
+    "Candidate",
+    "Completion",
+    "Contains",
+    "Ending",
+    "Exact",
+    "Expand",
+    "Generator",
+    "GeneratorError",
+    "HeadMismatchError",
+    "InvalidInputError",
+    "MissingDependencyError",
+    "ModelNotFoundError",
+    "Node",
+    "Options",
+    "Plan",
+    "Progress",
+    "Request",
+    "SPRMConfig",
+    "Sampling",
+    "Scorer",
+    "ScorerError",
+    "SearchResult",
+    "Searcher",
+    "Segmenter",
+    "Selector",
+    "Step",
+    "StopReason",
+    "Strategy",
+    "StrategyError",
+    "TTSError",
+    "TokenIds",
+    "Trajectory",
+    "Tree",
+    "Until",
+    "Usage",
+    "asearch",
+    "search",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("SPRM", "SPRMConfig"):  # these need torch
+        from tts_search import head
+
+        return getattr(head, name)
+    raise AttributeError(f"module 'tts_search' has no attribute {name!r}")

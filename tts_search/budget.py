@@ -17,8 +17,8 @@ UNLIMITED = 1 << 62
 class Usage:
     """What one search cost. All counts are tokens, but for `requests` and `seconds`.
 
-    `sampled_tokens` is what the budget caps; `answer_tokens` are those of them that were spent on answers rather than on
-    thinking. `scored_tokens` went through a scorer's own forward pass (0 for scores that fall out of generation).
+    `sampled_tokens` is what the budget caps; `answer_tokens` are those of them that were spent on answers rather than
+    on thinking. `scored_tokens` went through a scorer's own forward pass (0 for scores that fall out of generation).
     `cached_tokens` of the `prompt_tokens` sent came from the prefix cache.
     """
 

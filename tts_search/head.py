@@ -7,7 +7,6 @@ saved and loaded. It does not know where hidden states come from, nor which of t
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -65,7 +64,8 @@ class SPRM(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Logits in fp32, shape `[...]`, of hidden states shaped `[..., hidden]` in any float type."""
-        return self.layers(hidden.to(self.layers[0].weight.dtype)).squeeze(-1).float()
+        dtype = next(self.layers.parameters()).dtype
+        return self.layers(hidden.to(dtype)).squeeze(-1).float()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors` (fp32) into `folder`, made if missing."""
@@ -128,14 +128,6 @@ def head_folder(folder: str | Path) -> Path | None:
     return None
 
 
-def probability(logit: float) -> float:
-    """`sigmoid(logit)`, stable at both ends; NaN stays NaN."""
-    if logit >= 0:
-        return 1.0 / (1.0 + math.exp(-logit))
-    odds = math.exp(logit)
-    return odds / (1.0 + odds)
-
-
 def _is_head_config(path: Path) -> bool:
     try:
         return "readout" in json.loads(path.read_text())
@@ -146,7 +138,8 @@ def _is_head_config(path: Path) -> bool:
 def _read_config(path: Path) -> SPRMConfig:
     try:
         raw: dict[str, Any] = json.loads(path.read_text())
-        return SPRMConfig(**(raw | {"step_rule": rule_from_json(raw["step_rule"])}))
+        raw["step_rule"] = rule_from_json(raw["step_rule"])
+        return SPRMConfig(**raw)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HeadMismatchError(f"{str(path)!r} is not the config of an SPRM head: {error}") from error
 

@@ -5,13 +5,17 @@ Plug-in authors read this page. It holds no algorithm; `tts_search.testing` has 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator as PlanGenerator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Generator as PlanGenerator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from tts_search.segmentation import Vocabulary
 from tts_search.tree import Node, Trajectory, Tree
+
+if TYPE_CHECKING:
+    from tts_search.head import SPRMConfig
 
 Messages = Sequence[Mapping[str, str]]
 """Chat messages, each with `role` and `content`."""
@@ -83,8 +87,8 @@ class Request:
 class Completion:
     """One continuation.
 
-    `token_ids`: at least one, the last is a stop id unless `max_tokens` cut it off. `logprobs`: natural log-probability of
-    each token under the model at temperature 1. `scores`: for an engine that carries an SPRM head, the head's
+    `token_ids`: at least one, the last is a stop id unless `max_tokens` cut it off. `logprobs`: natural log-probability
+    of each token under the model at temperature 1. `scores`: for an engine that carries an SPRM head, the head's
     logit for each token *if that token is a step token*: the engine has applied the head's readout already. NaN where
     it could not be read; None without a head. `sampled_tokens`: what the engine really sampled for it, never more than
     `max_tokens`. `cached_tokens`: how much of the prefix came out of the prefix cache.
@@ -137,6 +141,11 @@ class Generator(Protocol):
     @property
     def sampling(self) -> Sampling:
         """The model's own sampling defaults (its `generation_config.json`), the paper's where it has none."""
+        ...
+
+    @property
+    def head_config(self) -> SPRMConfig | None:
+        """The config of the SPRM head whose logits come with the completions, None where there is none."""
         ...
 
     async def generate(self, request: Request) -> Sequence[Completion]:

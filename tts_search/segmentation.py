@@ -4,8 +4,8 @@ A step ends with its *step token* (paper, section 3.1). The text between two ste
 trajectory always concatenate to the trajectory. This module knows token ids and their bytes; it knows no model, no
 score and no tree.
 
-The rules: of consecutive step tokens only the first ends a step; a run of them at the very beginning ends none; only the
-thinking part is segmented, or the whole response of a model that does not think.
+The rules: of consecutive step tokens only the first ends a step; a run of them at the very beginning ends none; only
+the thinking part is segmented, or the whole response of a model that does not think.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from tts_search.errors import InvalidInputError
 
 @dataclass(frozen=True, slots=True)
 class Contains:
-    """Every token whose text contains `text` is a step token (the paper: `".\\n\\n"` or `"\\n\\n"`)."""
+    r"""Every token whose text contains `text` is a step token (the paper: `".\n\n"` or `"\n\n"`)."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Exact:
-    """Only the one token that `text` encodes to is a step token (the released code: `".\\n\\n"`)."""
+    r"""Only the one token that `text` encodes to is a step token (the released code: `".\n\n"`)."""
 
     text: str
 
@@ -83,18 +83,16 @@ class State(NamedTuple):
 
 
 class Segmenter:
-    """Finds the step tokens of a token stream.
+    r"""Finds the step tokens of a token stream.
 
-    Where the tokenizer never writes the rule's text as one token (SmolLM2 writes `.\\n\\n` as three), the same
+    Where the tokenizer never writes the rule's text as one token (SmolLM2 writes `.\n\n` as three), the same
     boundaries are found on the text and mapped back: the step token is the one that completes the text (`text_mode`).
 
     Raises:
         InvalidInputError: the rule is empty, matches no token, or names ids outside the vocabulary.
     """
 
-    def __init__(
-        self, vocabulary: Vocabulary, rule: StepRule | str | Collection[int] = DEFAULT_STEP_RULE
-    ) -> None:
+    def __init__(self, vocabulary: Vocabulary, rule: StepRule | str | Collection[int] = DEFAULT_STEP_RULE) -> None:
         self.rule = as_rule(rule)
         self.thinking = vocabulary.thinking
         self._pieces = vocabulary.pieces
@@ -155,7 +153,7 @@ class Segmenter:
         return State(phase, 0, tail, boundary=content > 0)
 
     def scan(self, state: State, tokens: Iterable[int]) -> tuple[list[int], State]:
-        """Positions just behind each step token among `tokens` (counted from 1), and the state behind them all."""
+        """Positions just behind each step token among `tokens` (counted from 1), and the state behind them all.r"""
         ends: list[int] = []
         for position, token in enumerate(tokens, start=1):
             state = self.advance(state, token)
@@ -184,7 +182,7 @@ class Segmenter:
 
     def _resolve_text(self, rule: Contains | Exact, vocabulary: Vocabulary) -> frozenset[int]:
         if not rule.text:
-            raise InvalidInputError('a step rule needs a text that ends steps, such as ".\\n\\n", got an empty one')
+            raise InvalidInputError('a step rule needs a text that ends steps, such as ".\n\n", got an empty one')
         pattern = rule.text.encode()
         if isinstance(rule, Exact):
             encoded = vocabulary.encode(rule.text)
@@ -236,4 +234,6 @@ def rule_from_json(value: Any) -> StepRule:
         case {"ids": list(ids)}:
             return TokenIds(frozenset(int(i) for i in ids))
         case _:
-            raise InvalidInputError(f'a step rule is {{"contains": text}}, {{"exact": text}} or {{"ids": [...]}}, got {value!r}')
+            raise InvalidInputError(
+                f'a step rule is {{"contains": text}}, {{"exact": text}} or {{"ids": [...]}}, got {value!r}'
+            )

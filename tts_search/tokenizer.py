@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tts_search.errors import InvalidInputError, ModelNotFoundError
-from tts_search.protocols import Question
+from tts_search.errors import InvalidInputError, MissingDependencyError, ModelNotFoundError
+from tts_search.protocols import Question, Sampling
 
 THINKING_TAGS = ("<think>", "</think>")
 
@@ -30,14 +30,20 @@ class PretrainedTokenizer:
     """
 
     def __init__(self, folder: str | Path, *, thinking_tags: tuple[str, str] = THINKING_TAGS) -> None:
-        from transformers import AutoTokenizer, GenerationConfig
-
         try:
-            self._hf: Any = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+            from transformers import GenerationConfig, PreTrainedTokenizerFast
+        except ImportError as error:
+            raise MissingDependencyError(
+                "reading a model's tokenizer needs transformers: pip install transformers"
+            ) from error
+        try:
+            # Not AutoTokenizer: its class for a model type (Qwen2Tokenizer) replaces the normalizer and the
+            # pre-tokenizer that tokenizer.json describes by its own, and so changes ids without a word.
+            self._hf: Any = PreTrainedTokenizerFast.from_pretrained(str(folder))
         except Exception as error:  # transformers raises a different class for each missing file
-            raise ModelNotFoundError(f"no readable tokenizer in {str(folder)!r}: {error}") from error
-        if not self._hf.is_fast:
-            raise InvalidInputError(f"the tokenizer in {str(folder)!r} has no tokenizer.json: convert it to a fast one")
+            raise ModelNotFoundError(
+                f"no readable tokenizer in {str(folder)!r} (a model folder with tokenizer.json is needed): {error}"
+            ) from error
         try:
             generation = GenerationConfig.from_pretrained(str(folder))
         except Exception:  # a folder without generation_config.json is common, and complete
@@ -55,6 +61,19 @@ class PretrainedTokenizer:
         self.thinking: tuple[int, int] | None = None
         if tags[0] is not None and tags[1] is not None:
             self.thinking = (tags[0], tags[1])
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the model's `generation_config.json` wants tokens drawn; the paper's settings where it says nothing."""
+        own = self.generation
+        if not own.do_sample:
+            return Sampling()
+        default = Sampling()
+        return Sampling(
+            temperature=default.temperature if own.temperature is None else own.temperature,
+            top_p=default.top_p if own.top_p is None else own.top_p,
+            top_k=default.top_k if own.top_k is None else own.top_k,
+        )
 
     def __len__(self) -> int:
         return len(self.pieces)

@@ -139,7 +139,9 @@ class Tree:
     def add(self, node: Node) -> Node:
         """Append a node made for this tree: its index must be `len(tree)`, its parent in the tree."""
         if node.index != len(self.nodes) or node.parent is None or not 0 <= node.parent < node.index:
-            raise ValueError(f"node {node.index} with parent {node.parent} does not fit a tree of {len(self.nodes)} nodes")
+            raise ValueError(
+                f"node {node.index} with parent {node.parent} does not fit a tree of {len(self.nodes)} nodes"
+            )
         self.nodes.append(node)
         self._children.append([])
         self._children[node.parent].append(node.index)

@@ -1,0 +1,393 @@
+"""The face of the package: `search()`, `asearch()` and `Searcher`.
+
+Resolves names into objects, checks what the user gave, and hands over to the runner. All engine work happens in one
+background event loop per searcher, so the same calls work in a script, inside a running loop, and in a notebook.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import importlib.util
+import threading
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
+
+from tts_search.errors import InvalidInputError, TTSError
+from tts_search.models import EMBEDDED, model_folder
+from tts_search.protocols import Generator, Question, Sampling, Scorer, Strategy
+from tts_search.result import Candidate, SearchResult, Selector, StopReason, final_answer, resolve_selector
+from tts_search.runner import OnProgress, Runner
+from tts_search.scorers.aggregate import Aggregation, resolve_aggregation
+from tts_search.scorers.sprm import EngineSPRM
+from tts_search.segmentation import DEFAULT_STEP_RULE, Segmenter, StepRule
+from tts_search.strategies.best_of_n import BestOfN
+
+T = TypeVar("T")
+
+Effort = Literal["low", "medium", "high"]
+ScorerLike = Literal["auto", "sprm"] | Scorer | None
+SelectorLike = str | Selector | Callable[[Sequence[Candidate]], int]
+
+EFFORTS: Mapping[str, int] = {"low": 2, "medium": 8, "high": 32}  # Best-of-k (paper, section 4.1)
+STRATEGIES: Mapping[str, Strategy] = {"best_of_n": BestOfN(), "single": BestOfN(n=1)}
+GENERATORS = ("auto", "vllm", "transformers")
+
+
+class Options(TypedDict, total=False):
+    """How one call searches; the keyword arguments of `search` and its twins.
+
+    - `strategy`: a name (`"best_of_n"`, `"single"`) or an object such as `BestOfN(n=16)`.
+    - `effort`: `"low"`, `"medium"` or `"high"` for Best-of-2, -8 or -32, instead of a strategy; medium by default.
+    - `budget`: hard cap on sampled tokens per question, thinking and answer together; None for none.
+    - `selector`: `"best"`, `"majority"`, `"weighted"`, `"logprob"`, or a function from answered candidates to an index.
+      By default the best score where there is a scorer, else the majority.
+    - `seed`: equal seeds give equal searches, as far as the engine's numerics allow.
+    - `on_progress`: called with `Progress` as tokens come, from the engine's thread.
+    """
+
+    strategy: str | Strategy | None
+    effort: Effort | None
+    budget: int | None
+    selector: SelectorLike | None
+    seed: int
+    on_progress: OnProgress | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """`Options` with every name resolved."""
+
+    strategy: Strategy
+    selector: Selector
+    budget: int | None
+    seed: int
+    on_progress: OnProgress | None
+
+
+class Searcher:
+    """A loaded engine with its scorer, ready for any number of questions. Use it as a context manager, or `close()` it.
+
+    Args:
+        model: `"embedded"` (the small model that ships with the package), a Hugging Face folder, or a hub id.
+        generator: `"vllm"`, `"transformers"`, `"auto"` (vLLM where it is installed; transformers for the embedded
+        model,
+            which is answered before vLLM has started), or a `Generator` of your own, whose `model` then counts.
+        scorer: `"auto"` (the generator's own SPRM head; no scorer where it has none), `"sprm"` (the same, but refuse to
+        go
+            without), a `Scorer`, or None.
+        step_rule: what ends a step; the head's own rule by default. A string, a set of token ids, or a function of a
+            token's text.
+        aggregation: from step scores to the trajectory's; the head's own by default, else the geometric mean.
+        sampling: how tokens are drawn; the model's own defaults if None.
+        max_tokens: limit of one path's thinking.
+        answer_tokens: limit of one answer.
+        concurrency: questions in flight at once in `search_many`.
+        extract: from an answer's text to what votes are counted on.
+
+    Raises:
+        ModelNotFoundError, HeadMismatchError, InvalidInputError, MissingDependencyError: see their messages.
+    """
+
+    def __init__(
+        self,
+        model: str | Path = EMBEDDED,
+        *,
+        generator: str | Generator = "auto",
+        scorer: ScorerLike = "auto",
+        step_rule: StepRule | str | Collection[int] | None = None,
+        aggregation: str | Aggregation | None = None,
+        sampling: Sampling | None = None,
+        max_tokens: int = 32_768,
+        answer_tokens: int = 1024,
+        concurrency: int = 64,
+        extract: Callable[[str], str | None] = final_answer,
+    ) -> None:
+        for name, value in (("max_tokens", max_tokens), ("answer_tokens", answer_tokens), ("concurrency", concurrency)):
+            _positive(name, value)
+        engine = _resolve_generator(model, generator)
+        config = engine.head_config
+        rule = step_rule if step_rule is not None else config.step_rule if config else DEFAULT_STEP_RULE
+        aggregate = resolve_aggregation(aggregation or (config.aggregation if config else "geometric_mean"))
+        self._concurrency = concurrency
+        self._runner = Runner(
+            generator=engine,
+            scorer=_resolve_scorer(scorer, engine),
+            segmenter=Segmenter(engine.tokenizer, rule),
+            aggregate=aggregate,
+            extract=extract,
+            sampling=sampling or engine.sampling,
+            max_tokens=max_tokens,
+            answer_tokens=answer_tokens,
+        )
+        self._loop = _LoopThread()
+
+    @property
+    def generator(self) -> Generator:
+        """The engine at work."""
+        return self._runner.generator
+
+    def search(self, question: Question, **options: Unpack[Options]) -> SearchResult:
+        """Answer one question: a text, or chat messages that end with the user's turn.
+
+        Raises:
+            InvalidInputError: the question or an option cannot be used.
+            TTSError: the strategy, the generator or the scorer failed; the message says which.
+        """
+        return self._loop.call(self._search(question, self._resolve(options)))
+
+    async def asearch(self, question: Question, **options: Unpack[Options]) -> SearchResult:
+        """`search` for async code, in any event loop. Cancelling it stops the engine's work for this question."""
+        return await asyncio.wrap_future(self._loop.submit(self._search(question, self._resolve(options))))
+
+    def search_many(self, questions: Iterable[Question], **options: Unpack[Options]) -> Iterator[SearchResult]:
+        """Answer many questions through one engine; results come in order of completion, `result.index` says whose.
+
+        The budget is per question. A question that fails is a result with its `error`; the others go on. Questions are
+        read as they are needed, `concurrency` at a time. Leaving the loop cancels what is in flight.
+        """
+        job = self._resolve(options)
+        return self._many(questions, job)
+
+    def _many(self, questions: Iterable[Question], job: _Job) -> Iterator[SearchResult]:
+        pending: set[concurrent.futures.Future[SearchResult]] = set()
+        source = enumerate(questions)
+        try:
+            while True:
+                for index, question in islice(source, self._concurrency - len(pending)):
+                    pending.add(self._loop.submit(self._search_one_of_many(index, question, job)))
+                if not pending:
+                    return
+                done, pending = concurrent.futures.wait(pending, return_when=concurrent.futures.FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        finally:
+            for future in pending:
+                future.cancel()
+
+    async def asearch_many(
+        self, questions: Iterable[Question], **options: Unpack[Options]
+    ) -> AsyncIterator[SearchResult]:
+        """`search_many` for async code."""
+        job = self._resolve(options)
+        pending: set[asyncio.Future[SearchResult]] = set()
+        source = enumerate(questions)
+        try:
+            while True:
+                for index, question in islice(source, self._concurrency - len(pending)):
+                    work = self._search_one_of_many(index, question, job)
+                    pending.add(asyncio.wrap_future(self._loop.submit(work)))
+                if not pending:
+                    return
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def close(self) -> None:
+        """Free the engine. Calling it twice is harmless."""
+        if self._loop.running:
+            try:
+                self._loop.call(self.generator.aclose())
+            finally:
+                self._loop.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _resolve(self, options: Options) -> _Job:
+        """What concerns the call as a whole is refused at once, before any question."""
+        unknown = options.keys() - Options.__annotations__.keys()
+        if unknown:
+            raise InvalidInputError(
+                f"unknown option {min(unknown)!r}: choose from {', '.join(Options.__annotations__)}"
+            )
+        budget = options.get("budget")
+        if budget is not None:
+            _positive("budget", budget)
+        scored = self._runner.scorer is not None
+        selector = resolve_selector(options.get("selector") or ("best" if scored else "majority"))
+        if selector.needs_scores and not scored:
+            raise InvalidInputError(
+                f"selector {selector.name!r} needs step scores, and {self.generator.name!r} has no SPRM head: pass "
+                "scorer=..., a model folder with a head, or selector='majority'"
+            )
+        strategy = _resolve_strategy(options.get("strategy"), options.get("effort"))
+        return _Job(strategy, selector, budget, options.get("seed", 0), options.get("on_progress"))
+
+    async def _search(self, question: Question, job: _Job) -> SearchResult:
+        _check_question(question)
+        return await self._runner.run(
+            question, job.strategy, selector=job.selector, budget=job.budget, seed=job.seed, on_progress=job.on_progress
+        )
+
+    async def _search_one_of_many(self, index: int, question: Question, job: _Job) -> SearchResult:
+        try:
+            return replace(await self._search(question, job), index=index)
+        except TTSError as error:
+            return SearchResult(
+                question=question,
+                stop_reason=StopReason.ERROR,
+                strategy=repr(job.strategy),
+                selector=job.selector.name,
+                model=self.generator.name,
+                seed=job.seed,
+                budget=job.budget,
+                error=error,
+                index=index,
+            )
+
+
+def search(
+    question: Question,
+    *,
+    model: str | Path = EMBEDDED,
+    generator: str | Generator = "auto",
+    scorer: ScorerLike = "auto",
+    **options: Unpack[Options],
+) -> SearchResult:
+    """Answer one question with search: load, search, close. For more than one question make a `Searcher`.
+
+    >>> result = search("Using the numbers 4, 6, 9 and 13, make 87.", effort="high")
+    >>> result.answer
+    '...'
+
+    See `Searcher` for `model`, `generator` and `scorer`, and `Options` for the rest.
+    """
+    with Searcher(model, generator=generator, scorer=scorer) as searcher:
+        return searcher.search(question, **options)
+
+
+async def asearch(
+    question: Question,
+    *,
+    model: str | Path = EMBEDDED,
+    generator: str | Generator = "auto",
+    scorer: ScorerLike = "auto",
+    **options: Unpack[Options],
+) -> SearchResult:
+    """`search` for async code; loading and closing happen beside the event loop too."""
+    searcher = await asyncio.to_thread(Searcher, model, generator=generator, scorer=scorer)
+    try:
+        return await searcher.asearch(question, **options)
+    finally:
+        await asyncio.to_thread(searcher.close)
+
+
+class _LoopThread:
+    """An event loop in a thread of its own, begun with the first piece of work."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def running(self) -> bool:
+        return self._loop is not None
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="tts-search", daemon=True).start()
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for the work; Ctrl-C cancels it and waits until it has let go of the engine."""
+        future = self.submit(work)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    def stop(self) -> None:
+        with self._lock:
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.call_soon_threadsafe(loop.stop)
+
+
+def _resolve_generator(model: str | Path, generator: str | Generator) -> Generator:
+    if not isinstance(generator, str):
+        return generator
+    if generator not in GENERATORS:
+        raise InvalidInputError(
+            f"unknown generator {generator!r}: choose from {', '.join(GENERATORS)}, or pass an object"
+        )
+    folder = model_folder(model)
+    if generator == "auto":
+        installed = importlib.util.find_spec("vllm") is not None
+        generator = "vllm" if installed and model != EMBEDDED else "transformers"
+    if generator == "vllm":
+        from tts_search.generators.vllm import VLLMGenerator
+
+        return VLLMGenerator(folder)
+    from tts_search.generators.transformers import TransformersGenerator
+
+    return TransformersGenerator(folder)
+
+
+def _resolve_scorer(scorer: ScorerLike, engine: Generator) -> Scorer | None:
+    if scorer is None or (scorer == "auto" and engine.head_config is None):
+        return None
+    if not isinstance(scorer, str):
+        return scorer
+    if scorer not in ("auto", "sprm"):
+        raise InvalidInputError(f"unknown scorer {scorer!r}: choose 'auto', 'sprm' or None, or pass an object")
+    if engine.head_config is None:
+        raise InvalidInputError(f"scorer='sprm', but {engine.name!r} has no SPRM head: no sprm/ and no score_module.pt")
+    return EngineSPRM()
+
+
+def _resolve_strategy(strategy: str | Strategy | None, effort: str | None) -> Strategy:
+    if strategy is not None and effort is not None:
+        raise InvalidInputError(f"give a strategy or an effort, not both (strategy={strategy!r}, effort={effort!r})")
+    if strategy is None:
+        effort = effort or "medium"
+        if effort not in EFFORTS:
+            raise InvalidInputError(f"unknown effort {effort!r}: choose from {', '.join(EFFORTS)}")
+        return BestOfN(n=EFFORTS[effort])
+    if not isinstance(strategy, str):
+        return strategy
+    if strategy not in STRATEGIES:
+        raise InvalidInputError(
+            f"unknown strategy {strategy!r}: choose from {', '.join(STRATEGIES)}, or pass an object"
+        )
+    return STRATEGIES[strategy]
+
+
+def _check_question(question: Question) -> None:
+    if isinstance(question, str):
+        texts: list[object] = [question]
+    else:
+        messages = list(question)
+        if not messages or any(not isinstance(m, Mapping) or not {"role", "content"} <= m.keys() for m in messages):
+            raise InvalidInputError("chat messages are a non-empty list of {'role': ..., 'content': ...}")
+        if messages[-1]["role"] != "user":
+            raise InvalidInputError(f"the last message must be the user's, its role is {messages[-1]['role']!r}")
+        texts = [m["content"] for m in messages]
+    last = texts[-1]
+    if not all(isinstance(text, str) for text in texts) or not isinstance(last, str):
+        raise InvalidInputError("a question is text: every content must be a string")
+    if not last.strip():
+        raise InvalidInputError("the question is empty")
+    try:
+        "".join(str(text) for text in texts).encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"the question is not valid Unicode text: {error}") from error
+
+
+def _positive(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InvalidInputError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -1,0 +1,43 @@
+"""From a model's name to a folder on disk: the embedded model, a local folder, or a repository on the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tts_search.embedded import MODEL_FOLDER
+from tts_search.errors import ModelNotFoundError
+
+EMBEDDED = "embedded"
+
+
+def model_folder(name: str | Path) -> Path:
+    """The folder of a model.
+
+    Args:
+        name: `"embedded"`, a folder, or the id of a Hugging Face repository, which is downloaded (or found in its
+        cache).
+
+    Raises:
+        ModelNotFoundError: no such folder, and no such repository within reach.
+    """
+    if name == EMBEDDED:
+        return MODEL_FOLDER
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return folder
+    if folder.is_dir():
+        raise ModelNotFoundError(f"{str(folder)!r} is no model folder: it has no config.json")
+    if isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
+        raise ModelNotFoundError(
+            f"no model folder at {str(name)!r}: give an existing folder, or a hub id like 'org/model'"
+        )
+    from huggingface_hub import snapshot_download
+
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "score_module.pt", "sprm/*"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:  # offline, unknown, gated: the hub raises a class for each
+        raise ModelNotFoundError(
+            f"no folder {name!r} here, and the hub did not give such a model ({type(error).__name__}): "
+            "check the name and the network, or pass the path of a local copy"
+        ) from error

@@ -1,0 +1,47 @@
+"""Scores that fall out of generation: reads the SPRM logits that came with the tokens. Runs no model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tts_search.errors import ScorerError
+from tts_search.tree import Trajectory
+
+
+class EngineSPRM:
+    """The `Scorer` of a generator that carries an SPRM head: sigmoid of the head's logit at every step token.
+
+    Raises:
+        ScorerError: the trajectory came from a generator without a head, or the head gave NaN.
+    """
+
+    inline = True  # a look-up: not worth a thread
+
+    def score(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
+        """One value in [0, 1] per finished step."""
+        return [self._read(trajectory) for trajectory in trajectories]
+
+    def _read(self, trajectory: Trajectory) -> list[float]:
+        logits = trajectory.token_scores
+        if logits is None:
+            raise ScorerError(
+                "the generator returned no SPRM scores: give it a model folder with a head (sprm/ or score_module.pt), "
+                "pass another scorer, or choose selector='majority'"
+            )
+        values = [probability(logits[end - 1]) for end in trajectory.step_ends]
+        for number, (value, end) in enumerate(zip(values, trajectory.step_ends, strict=True), start=1):
+            if not math.isfinite(value):
+                raise ScorerError(
+                    f"the SPRM head gave {logits[end - 1]} for step {number} (token {end}): its weights or the "
+                    "policy's hidden states hold NaN; check the checkpoint, or run in a wider dtype"
+                )
+        return values
+
+
+def probability(logit: float) -> float:
+    """`sigmoid(logit)`, stable at both ends; NaN stays NaN."""
+    if logit >= 0:
+        return 1.0 / (1.0 + math.exp(-logit))
+    odds = math.exp(logit)
+    return odds / (1.0 + odds)

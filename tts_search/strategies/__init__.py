@@ -1,0 +1,1 @@
+"""Strategies: pure search algorithms, one short file each."""

@@ -1,0 +1,129 @@
+"""A tokenizer, a generator and a scorer without a model: instant, seeded, and with every habit a real one can have.
+
+For the logic of algorithms. What a fake samples is a pure function of prefix and seed, so equal seeds give equal trees
+whatever else is in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tts_search.protocols import Completion, Question, Request, Sampling
+from tts_search.tree import Trajectory
+
+if TYPE_CHECKING:
+    from tts_search.head import SPRMConfig
+
+END, OPEN, CLOSE, STEP = 256, 257, 258, 259
+_SPECIAL = (b"<end>", b"<think>", b"</think>", b".\n\n")
+
+
+class FakeTokenizer:
+    r"""One token a byte, and one each for the end of text, the thinking tags and `.\n\n`."""
+
+    def __init__(self, *, thinks: bool = True) -> None:
+        self.pieces: Sequence[bytes] = [*(bytes([i]) for i in range(256)), *_SPECIAL]
+        self.thinking: tuple[int, int] | None = (OPEN, CLOSE) if thinks else None
+        self.eos_ids: frozenset[int] = frozenset({END})
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        r"""Bytes, with `.\n\n` as its one token."""
+        parts = text.encode().split(_SPECIAL[3])
+        ids = list(parts[0])
+        for part in parts[1:]:
+            ids += [STEP, *part]
+        return tuple(ids)
+
+    def render(self, messages: Question) -> tuple[int, ...]:
+        """The texts of all turns, and the thinking part opened."""
+        text = messages if isinstance(messages, str) else "\n".join(m["content"] for m in messages)
+        return (*self.encode(text), OPEN) if self.thinking else self.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text, without the end of text."""
+        return b"".join(self.pieces[i] for i in ids if i not in self.eos_ids).decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakeGenerator:
+    """Writes words, step tokens, closing tags and ends of text by chance.
+
+    `step`, `close` and `end` are the chances per token of each; `end` counts only outside the thinking part unless
+    `ends_anywhere`. `script`, if given, maps a prefix and a seed to the next token instead. `delay_seconds` makes
+    completions arrive out of order.
+    """
+
+    thinks: bool = True
+    step: float = 0.15
+    close: float = 0.05
+    end: float = 0.2
+    ends_anywhere: bool = False
+    scores: bool = True
+    context_tokens: int = 100_000
+    delay_seconds: float = 0.0
+    script: Callable[[tuple[int, ...], int], int] | None = None
+    name: str = "fake"
+    sampling: Sampling = field(default_factory=Sampling)
+    head_config: SPRMConfig | None = None
+    requests: list[Request] = field(default_factory=list, repr=False)
+
+    @property
+    def tokenizer(self) -> FakeTokenizer:
+        """A fake one."""
+        return FakeTokenizer(thinks=self.thinks)
+
+    async def generate(self, request: Request) -> list[Completion]:
+        """One completion per seed."""
+        self.requests.append(request)
+        if self.delay_seconds:
+            await asyncio.sleep(random.Random(request.seeds[0]).random() * self.delay_seconds)
+        return [self._complete(request, seed) for seed in request.seeds]
+
+    async def aclose(self) -> None:
+        """Nothing to free."""
+
+    def _complete(self, request: Request, seed: int) -> Completion:
+        chance = random.Random(hashlib.blake2b(repr((request.prefix, seed)).encode()).digest())
+        tokens: list[int] = []
+        thinking = self.thinks and CLOSE not in request.prefix
+        while len(tokens) < request.max_tokens and not (tokens and tokens[-1] in request.stop_ids):
+            if self.script is not None:
+                tokens.append(self.script((*request.prefix, *tokens), seed))
+                continue
+            draw = chance.random()
+            if draw < self.step:
+                tokens.append(STEP)
+            elif thinking and draw < self.step + self.close:
+                tokens.append(CLOSE)
+                thinking = False
+            elif (not thinking or self.ends_anywhere) and draw > 1 - self.end:
+                tokens.append(END)
+            else:
+                tokens.append(chance.choice(b"abcdefgh "))
+        return Completion(
+            token_ids=tuple(tokens),
+            logprobs=tuple(-chance.random() for _ in tokens),
+            scores=tuple(chance.gauss(0, 2) for _ in tokens) if self.scores else None,
+            sampled_tokens=len(tokens),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FakeScorer:
+    """Scores each step by a function of its text; by default a fixed chance value of text and place."""
+
+    value: Callable[[str], float] | None = None
+
+    def score(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
+        """One value per step."""
+        return [[self._value(step, i) for i, step in enumerate(t.steps)] for t in trajectories]
+
+    def _value(self, text: str, place: int) -> float:
+        if self.value is not None:
+            return self.value(text)
+        return random.Random(f"{place}:{text}").random()
