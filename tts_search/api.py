@@ -191,11 +191,10 @@ class Searcher:
 
     def close(self) -> None:
         """Free the engine. Calling it twice is harmless."""
-        if self._loop.running:
-            try:
-                self._loop.call(self.generator.aclose())
-            finally:
-                self._loop.stop()
+        try:
+            self._loop.call(self.generator.aclose())
+        finally:
+            self._loop.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -290,10 +289,6 @@ class _LoopThread:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
-
-    @property
-    def running(self) -> bool:
-        return self._loop is not None
 
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         with self._lock:

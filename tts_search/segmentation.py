@@ -153,7 +153,7 @@ class Segmenter:
         return State(phase, 0, tail, boundary=content > 0)
 
     def scan(self, state: State, tokens: Iterable[int]) -> tuple[list[int], State]:
-        """Positions just behind each step token among `tokens` (counted from 1), and the state behind them all.r"""
+        """Positions just behind each step token among `tokens` (counted from 1), and the state behind them all."""
         ends: list[int] = []
         for position, token in enumerate(tokens, start=1):
             state = self.advance(state, token)
