@@ -1,0 +1,39 @@
+# make check: everything that must pass, from nothing, in a virtual environment of its own.
+# make test T=tests/test_runner.py: some tests. make lock: pin requirements/dev.in anew.
+
+VENV ?= .venv
+PYTHON ?= python3
+T ?= tests
+BIN := $(VENV)/bin
+
+.PHONY: check install lint types test lock clean
+
+check: install lint types test
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: requirements/dev.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps -e .
+	touch $@
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: install
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+test: install
+	$(BIN)/python -m pytest $(T)
+
+lock:
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile requirements/dev.in --override requirements/overrides.txt --python-version 3.11 \
+		--no-emit-package tts-search --no-annotate --no-header $(LOCK_FLAGS) | sed 's/+cpu$$//' > requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
