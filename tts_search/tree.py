@@ -82,7 +82,8 @@ class Trajectory:
 class Tree:
     """All that was sampled for one question.
 
-    `question` is the text or the messages, `prompt_ids` their token ids in front of every path.
+    `question` is the text or the messages, `prompt_ids` their token ids in front of every path. `visits` are a tree
+    search's counts by node index, kept for whoever looks at the tree.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Tree:
         self.prompt_ids = tuple(prompt_ids)
         self.segmenter = segmenter
         self.decode = decode
+        self.visits: dict[int, int] = {}
         self._children: list[list[int]] = [[]]
         root = Node(
             index=0, parent=None, depth=0, length=0, token_ids=(), ending=Ending.ROOT, state=segmenter.start(prompt_ids)

@@ -1,0 +1,47 @@
+"""Diverse verifier tree search: independent beams, so that one early favourite cannot take all places.
+
+After Beeching et al., "Scaling test-time compute with open models" (2024). Knows no engine and no scorer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tts_search.errors import InvalidInputError
+from tts_search.protocols import Plan, Until
+from tts_search.strategies.beam import StepBeamSearch
+from tts_search.tree import Tree
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DVTS:
+    """`subtrees` beams of `width` that never compete, grown side by side. One subtree is a beam."""
+
+    subtrees: int = 4
+    branching: int = 4
+    width: int = 1
+    until: Until = Until.STEP
+    chunk_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.subtrees < 1:
+            raise InvalidInputError(f"DVTS needs subtrees >= 1: {self}")
+        self._beam()
+
+    def _beam(self) -> StepBeamSearch:
+        return StepBeamSearch(
+            width=self.width, branching=self.branching, until=self.until, chunk_tokens=self.chunk_tokens
+        )
+
+    def __call__(self, tree: Tree) -> Plan:
+        plans = [self._beam()(tree) for _ in range(self.subtrees)]
+        asked = {plan: next(plan) for plan in plans}
+        while asked:
+            grown = iter((yield [expand for expands in asked.values() for expand in expands]))
+            answers = {plan: [next(grown) for _ in expands] for plan, expands in asked.items()}
+            asked = {}
+            for plan, answer in answers.items():
+                try:
+                    asked[plan] = plan.send(answer)
+                except StopIteration:
+                    continue

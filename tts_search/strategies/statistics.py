@@ -1,0 +1,64 @@
+"""What a tree search counts per node: visits, backed-up values, and where there is room to grow. Plain lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from tts_search.tree import Node, Tree
+
+
+class Statistics:
+    """Arrays indexed like `tree.nodes`.
+
+    `visits[i]`: evaluations at or below node i, and marks. `room[i]`: leaves at or below node i that can be expanded and
+    are not marked, so that a walk never enters a subtree with nothing to do.
+    """
+
+    def __init__(self, tree: Tree, *, backup: Literal["mean", "max"]) -> None:
+        self.tree = tree
+        self.backup = backup
+        self.visits = [0]
+        self.worth = [0.0]  # the sum, or the maximum, of the values at or below
+        self.room = [1]
+
+    def value(self, node: Node) -> float:
+        """The backed-up value of a visited node."""
+        return self.worth[node.index] / (self.visits[node.index] if self.backup == "mean" else 1)
+
+    def open_children(self, node: Node) -> list[Node]:
+        """Children in whose subtrees something can be expanded."""
+        return [child for child in self.tree.children(node) if self.room[child.index]]
+
+    def mark(self, leaf: Node) -> None:
+        """Virtual loss: a visit worth 0 along the path of a leaf that is being expanded."""
+        for i in self._upward(leaf):
+            self.visits[i] += 1
+            self.room[i] -= 1
+
+    def unmark(self, leaf: Node) -> None:
+        """Take the virtual visit back; the leaf's room is gone for good."""
+        for i in self._upward(leaf):
+            self.visits[i] -= 1
+
+    def back_up(self, leaf: Node, children: Sequence[Node]) -> None:
+        """Enter new children and add their values to every node above them."""
+        for child in children:
+            self.visits.append(1)
+            self.worth.append(child.value)
+            self.room.append(0 if child.ended else 1)
+        if not children:
+            return
+        values = [child.value for child in children]
+        total, best, room = sum(values), max(values), sum(not child.ended for child in children)
+        for i in self._upward(leaf):
+            self.visits[i] += len(children)
+            self.worth[i] = self.worth[i] + total if self.backup == "mean" else max(self.worth[i], best)
+            self.room[i] += room
+
+    def _upward(self, node: Node) -> Iterator[int]:
+        nodes = self.tree.nodes
+        index: int | None = node.index
+        while index is not None:
+            yield index
+            index = nodes[index].parent
