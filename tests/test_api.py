@@ -180,7 +180,7 @@ def test_without_a_scorer_the_majority_decides() -> None:
         result = searcher.search("Why?")
         assert (result.selector, result.score) == ("majority", None)
         assert all(step.score is None for step in result.steps)
-        with pytest.raises(InvalidInputError, match="needs step scores.*selector='majority'"):
+        with pytest.raises(InvalidInputError, match=r"needs step scores.*selector='majority'"):
             searcher.search("Why?", selector="best")
     with pytest.raises(InvalidInputError, match="no SPRM head"):
         Searcher(generator=FakeGenerator(scores=False), scorer="sprm")

@@ -1,6 +1,5 @@
 """The runner with fakes: the cap, the accounts, the contracts, the ways a search can end."""
 
-import asyncio
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,46 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tts_search import BestOfN, Completion, Expand, Plan, Request, SearchResult, Tree, Until
+from tts_search import BestOfN, Completion, Expand, Plan, Request, Tree, Until
 from tts_search.errors import GeneratorError, InvalidInputError, ScorerError, StrategyError
 from tts_search.protocols import Strategy
-from tts_search.result import SELECTORS, StopReason, final_answer
-from tts_search.runner import Progress, Runner
+from tts_search.result import SELECTORS, StopReason
+from tts_search.runner import Progress
 from tts_search.scorers.aggregate import geometric_mean
-from tts_search.scorers.sprm import EngineSPRM
-from tts_search.segmentation import Segmenter
-from tts_search.testing import FakeGenerator, FakeScorer
+from tts_search.testing import FakeGenerator, FakeScorer, run_search
 from tts_search.testing.fakes import CLOSE, END, STEP
 from tts_search.tree import Ending, Trajectory
-
-
-def runner(generator: Any, *, scorer: Any = None, max_tokens: int = 300, answer_tokens: int = 40) -> Runner:
-    return Runner(
-        generator=generator,
-        scorer=scorer or EngineSPRM(),
-        segmenter=Segmenter(generator.tokenizer),
-        aggregate=geometric_mean,
-        extract=final_answer,
-        sampling=generator.sampling,
-        max_tokens=max_tokens,
-        answer_tokens=answer_tokens,
-    )
-
-
-def run(
-    generator: Any,
-    strategy: Strategy = BestOfN(n=4),
-    *,
-    selector: str = "best",
-    budget: int | None = None,
-    seed: int = 0,
-    on_progress: Callable[[Progress], None] | None = None,
-    **shared: Any,
-) -> SearchResult:
-    work = runner(generator, **shared).run(
-        "Why?", strategy, selector=SELECTORS[selector], budget=budget, seed=seed, on_progress=on_progress
-    )
-    return asyncio.run(work)
 
 
 @dataclass(frozen=True)
@@ -90,7 +58,7 @@ generators = st.builds(
 def test_never_one_token_over_the_budget(
     generator: FakeGenerator, strategy: Strategy, selector: str, budget: int, answer_tokens: int
 ) -> None:
-    result = run(generator, strategy, selector=selector, budget=budget, answer_tokens=answer_tokens)
+    result = run_search(generator, strategy, selector=selector, budget=budget, answer_tokens=answer_tokens)
     tree = result.tree
     assert tree is not None
     assert result.usage.sampled_tokens <= budget
@@ -104,8 +72,8 @@ def test_never_one_token_over_the_budget(
 def test_equal_seeds_give_equal_trees_whatever_comes_first(
     generator: FakeGenerator, strategy: Strategy, selector: str, seed: int
 ) -> None:
-    prompt = run(generator, strategy, selector=selector, budget=300, seed=seed)
-    late = run(replace(generator, delay_seconds=0.001), strategy, selector=selector, budget=300, seed=seed)
+    prompt = run_search(generator, strategy, selector=selector, budget=300, seed=seed)
+    late = run_search(replace(generator, delay_seconds=0.001), strategy, selector=selector, budget=300, seed=seed)
     assert [n.token_ids for n in prompt.tree or ()] == [n.token_ids for n in late.tree or ()]
     assert (prompt.answer, prompt.chosen, prompt.score) == (late.answer, late.chosen, late.score)
 
@@ -113,7 +81,7 @@ def test_equal_seeds_give_equal_trees_whatever_comes_first(
 @given(generators, strategies)
 @settings(max_examples=200, deadline=None)
 def test_trees_are_trees_and_steps_are_lossless(generator: FakeGenerator, strategy: Strategy) -> None:
-    tree = run(generator, strategy, budget=400).tree
+    tree = run_search(generator, strategy, budget=400).tree
     assert tree is not None
     for node in tree.nodes[1:]:
         assert node.parent is not None
@@ -130,14 +98,14 @@ def test_trees_are_trees_and_steps_are_lossless(generator: FakeGenerator, strate
 
 
 def test_different_seeds_differ() -> None:
-    one, two = (run(FakeGenerator(), seed=seed).tree for seed in (0, 1))
+    one, two = (run_search(FakeGenerator(), seed=seed).tree for seed in (0, 1))
     assert one is not None
     assert two is not None
     assert one.token_ids(one.nodes[1]) != two.token_ids(two.nodes[1])
 
 
 def test_best_of_n_answers_from_the_best_thinking() -> None:
-    result = run(FakeGenerator(), BestOfN(n=8))
+    result = run_search(FakeGenerator(), BestOfN(n=8))
     assert len(result.candidates) == 8
     assert result.chosen is not None
     assert result.score == max(c.score for c in result.candidates) == result.candidates[result.chosen].score
@@ -148,9 +116,9 @@ def test_best_of_n_answers_from_the_best_thinking() -> None:
 
 @pytest.mark.parametrize("selector", ["majority", "weighted", "logprob"])
 def test_selectors_over_answers_answer_every_path_and_say_what_it_cost(selector: str) -> None:
-    result = run(FakeGenerator(), BestOfN(n=6), selector=selector)
+    result = run_search(FakeGenerator(), BestOfN(n=6), selector=selector)
     assert all(c.answer is not None for c in result.candidates)
-    one = run(FakeGenerator(), BestOfN(n=6))
+    one = run_search(FakeGenerator(), BestOfN(n=6))
     assert result.usage.answer_tokens > one.usage.answer_tokens > 0
     assert (
         result.usage.sampled_tokens - result.usage.answer_tokens == one.usage.sampled_tokens - one.usage.answer_tokens
@@ -158,7 +126,7 @@ def test_selectors_over_answers_answer_every_path_and_say_what_it_cost(selector:
 
 
 def test_a_model_without_tags_gives_whole_responses() -> None:
-    result = run(FakeGenerator(thinks=False), BestOfN(n=3))
+    result = run_search(FakeGenerator(thinks=False), BestOfN(n=3))
     assert result.usage.answer_tokens == 0
     assert result.answer == result.thinking.strip()
     assert result.tree is not None
@@ -176,7 +144,7 @@ def scripted(*tokens: int) -> Callable[[tuple[int, ...], int], int]:
 
 
 def test_a_model_that_never_closes_its_thinking_is_closed_by_force() -> None:
-    result = run(FakeGenerator(script=scripted(97, STEP, 98)), BestOfN(n=2), max_tokens=20)
+    result = run_search(FakeGenerator(script=scripted(97, STEP, 98)), BestOfN(n=2), max_tokens=20)
     assert result.stop_reason is StopReason.LENGTH
     assert result.tree is not None
     forced = result.tree.nodes[-1]
@@ -188,13 +156,13 @@ def test_a_model_that_never_closes_its_thinking_is_closed_by_force() -> None:
 
 def test_a_model_that_stops_at_once_is_an_outcome() -> None:
     for thinks in (True, False):
-        result = run(FakeGenerator(thinks=thinks, script=scripted(END)), BestOfN(n=2))
+        result = run_search(FakeGenerator(thinks=thinks, script=scripted(END)), BestOfN(n=2))
         assert result.stop_reason is StopReason.EMPTY
         assert (result.answer, result.steps, result.score) == ("", (), 0.0)
 
 
 def test_an_end_of_text_inside_the_thinking_part_closes_it() -> None:
-    result = run(FakeGenerator(script=scripted(97, STEP, END, CLOSE, 98, END)), BestOfN(n=1))
+    result = run_search(FakeGenerator(script=scripted(97, STEP, END, CLOSE, 98, END)), BestOfN(n=1))
     assert result.tree is not None
     assert result.tree.nodes[1].ending is Ending.THOUGHT
     assert END not in result.tree.nodes[1].token_ids
@@ -202,7 +170,7 @@ def test_an_end_of_text_inside_the_thinking_part_closes_it() -> None:
 
 def test_a_run_of_step_tokens_ends_one_step() -> None:
     generator = FakeGenerator(script=scripted(97, STEP, STEP, STEP, 98, STEP, CLOSE))
-    result = run(generator, Wild(((0, 1, Until.STEP, None), (1, 1, Until.STEP, None))))
+    result = run_search(generator, Wild(((0, 1, Until.STEP, None), (1, 1, Until.STEP, None))))
     assert result.tree is not None
     first, second = result.tree.nodes[1], result.tree.nodes[3]
     assert (first.token_ids, first.ending) == ((97, STEP), Ending.STEP)
@@ -211,36 +179,36 @@ def test_a_run_of_step_tokens_ends_one_step() -> None:
 
 def test_what_early_finishers_leave_goes_to_those_cut_off() -> None:
     generator = FakeGenerator(close=0.0, step=0.1)  # no path ends by itself
-    spent = run(generator, BestOfN(n=3), budget=100, max_tokens=1000).usage
+    spent = run_search(generator, BestOfN(n=3), budget=100, max_tokens=1000).usage
     assert spent.sampled_tokens - spent.answer_tokens == 75  # a quarter is held back for the answer
 
     def one_ends(prefix: tuple[int, ...], seed: int) -> int:
         return CLOSE if seed % 2 else 97
 
-    mixed = run(FakeGenerator(script=one_ends), BestOfN(n=8), budget=400, max_tokens=1000)
+    mixed = run_search(FakeGenerator(script=one_ends), BestOfN(n=8), budget=400, max_tokens=1000)
     assert mixed.stop_reason is StopReason.BUDGET
     assert mixed.usage.sampled_tokens > 300
 
 
 def test_budget_is_a_reason_to_stop() -> None:
-    assert run(FakeGenerator(close=0.0), budget=50).stop_reason is StopReason.BUDGET
-    assert run(FakeGenerator(), budget=100_000).stop_reason is StopReason.COMPLETED
+    assert run_search(FakeGenerator(close=0.0), budget=50).stop_reason is StopReason.BUDGET
+    assert run_search(FakeGenerator(), budget=100_000).stop_reason is StopReason.COMPLETED
 
 
 def test_the_context_leaves_room_for_the_answer() -> None:
-    result = run(FakeGenerator(close=0.0, step=0.1, context_tokens=50), BestOfN(n=2), max_tokens=10_000)
+    result = run_search(FakeGenerator(close=0.0, step=0.1, context_tokens=50), BestOfN(n=2), max_tokens=10_000)
     assert result.stop_reason is StopReason.LENGTH
     assert result.usage.answer_tokens > 0
 
 
 def test_a_question_longer_than_the_context_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="5 tokens long.*holds 6"):
-        run(FakeGenerator(context_tokens=6))
+    with pytest.raises(InvalidInputError, match=r"5 tokens long.*holds 6"):
+        run_search(FakeGenerator(context_tokens=6))
 
 
 def test_progress_counts_up_to_the_account() -> None:
     seen: list[Progress] = []
-    result = run(FakeGenerator(), on_progress=seen.append)
+    result = run_search(FakeGenerator(), on_progress=seen.append)
     counts = [p.sampled_tokens for p in seen]
     assert counts == sorted(counts)
     assert counts[-1] == result.usage.sampled_tokens
@@ -273,7 +241,7 @@ class Broken(FakeGenerator):
 )
 def test_a_generator_that_breaks_its_contract(change: Callable[[list[Completion]], Any], says: str) -> None:
     with pytest.raises(GeneratorError, match=says):
-        run(Broken(change))
+        run_search(Broken(change))
 
 
 class BadScorer:
@@ -296,7 +264,7 @@ class BadScorer:
 )
 def test_a_scorer_that_breaks_its_contract(score: Callable[[Trajectory], Any], says: str) -> None:
     with pytest.raises(ScorerError, match=says):
-        run(FakeGenerator(), scorer=BadScorer(score))
+        run_search(FakeGenerator(), scorer=BadScorer(score))
 
 
 def test_nan_from_the_head_is_named() -> None:
@@ -304,16 +272,16 @@ def test_nan_from_the_head_is_named() -> None:
         return [replace(c, scores=(math.nan,) * len(c.token_ids)) for c in completions]
 
     with pytest.raises(ScorerError, match="SPRM head gave nan for step 1"):
-        run(Broken(poison))
+        run_search(Broken(poison))
 
 
 def test_a_generator_without_a_head_says_what_to_do() -> None:
     with pytest.raises(ScorerError, match="pass another scorer"):
-        run(FakeGenerator(scores=False))
+        run_search(FakeGenerator(scores=False))
 
 
 def test_a_text_scorer_sees_the_steps() -> None:
-    result = run(FakeGenerator(), scorer=FakeScorer(lambda text: min(1.0, len(text) / 100)))
+    result = run_search(FakeGenerator(), scorer=FakeScorer(lambda text: min(1.0, len(text) / 100)))
     assert all(s.score == min(1.0, len(s.text) / 100) for s in result.steps)
 
 
@@ -327,7 +295,7 @@ def test_a_text_scorer_sees_the_steps() -> None:
 )
 def test_a_strategy_that_breaks_its_contract(strategy: Strategy, says: str) -> None:
     with pytest.raises(StrategyError, match=says):
-        run(FakeGenerator(), strategy)
+        run_search(FakeGenerator(), strategy)
 
 
 def test_a_strategy_that_raises_or_never_ends() -> None:
@@ -341,6 +309,6 @@ def test_a_strategy_that_raises_or_never_ends() -> None:
             yield [Expand(nodes[0])]
 
     with pytest.raises(StrategyError, match="RuntimeError: lost"):
-        run(FakeGenerator(), raises)
+        run_search(FakeGenerator(), raises)
     with pytest.raises(StrategyError, match="would never end"):
-        run(FakeGenerator(), never)
+        run_search(FakeGenerator(), never)

@@ -25,7 +25,10 @@ from tts_search.protocols import Completion, Expand, Generator, Plan, Request, S
 from tts_search.result import Candidate, SearchResult, Selector, Step, StopReason
 from tts_search.runner import Progress
 from tts_search.segmentation import Contains, Exact, Segmenter, TokenIds
+from tts_search.strategies.beam import StepBeamSearch
 from tts_search.strategies.best_of_n import BestOfN
+from tts_search.strategies.dvts import DVTS
+from tts_search.strategies.mcts import MCTS
 from tts_search.tree import Ending, Node, Trajectory, Tree
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "DVTS",
+    "MCTS",
     "SPRM",
     "BestOfN",
     "Budget",
@@ -63,6 +68,7 @@ __all__ = [
     "Segmenter",
     "Selector",
     "Step",
+    "StepBeamSearch",
     "StopReason",
     "Strategy",
     "StrategyError",

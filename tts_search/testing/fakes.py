@@ -13,12 +13,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tts_search.protocols import Completion, Question, Request, Sampling
+from tts_search.protocols import Completion, Generator, Question, Request, Sampling, Scorer, Strategy
+from tts_search.result import SearchResult, final_answer, resolve_selector
+from tts_search.runner import OnProgress, Runner
+from tts_search.scorers.aggregate import geometric_mean
+from tts_search.scorers.sprm import EngineSPRM
+from tts_search.segmentation import Segmenter
+from tts_search.strategies.best_of_n import BestOfN
 from tts_search.tree import Trajectory
 
 if TYPE_CHECKING:
     from tts_search.head import SPRMConfig
 
+DEFAULT_STRATEGY = BestOfN(n=4)
 END, OPEN, CLOSE, STEP = 256, 257, 258, 259
 _SPECIAL = (b"<end>", b"<think>", b"</think>", b".\n\n")
 
@@ -127,3 +134,34 @@ class FakeScorer:
         if self.value is not None:
             return self.value(text)
         return random.Random(f"{place}:{text}").random()
+
+
+def run_search(
+    generator: Generator,
+    strategy: Strategy = DEFAULT_STRATEGY,
+    *,
+    question: Question = "Why?",
+    scorer: Scorer | None = None,
+    selector: str = "best",
+    budget: int | None = None,
+    seed: int = 0,
+    max_tokens: int = 300,
+    answer_tokens: int = 40,
+    on_progress: OnProgress | None = None,
+) -> SearchResult:
+    """One search in an event loop of its own, on a generator that scores its steps unless `scorer` does."""
+    runner = Runner(
+        generator=generator,
+        scorer=scorer or EngineSPRM(),
+        segmenter=Segmenter(generator.tokenizer),
+        aggregate=geometric_mean,
+        extract=final_answer,
+        sampling=generator.sampling,
+        max_tokens=max_tokens,
+        answer_tokens=answer_tokens,
+    )
+    return asyncio.run(
+        runner.run(
+            question, strategy, selector=resolve_selector(selector), budget=budget, seed=seed, on_progress=on_progress
+        )
+    )
