@@ -6,6 +6,7 @@ mean nothing, but every shape is one that the engines support (heads 32 wide, co
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Literal
@@ -40,7 +41,7 @@ TEXTS = [
     "We are given four numbers and a target.\n\nFirst, add the two largest: 13 + 9 = 22.\n\nThat is too small.\n\n",
     "So the product must come first: 4 * 13 = 52.\n\nNow 52 + 9 = 61, and 61 + 26 = 87.\n\nCheck: 87 = 87, yes.\n\n",
     "Wait, the 26 was never given.\nLet us go back to the second line. Is 6 * 9 = 54 any better? It is (a little)!\n\n",
-    "Über den Wolken – naïve café, 你好,世界。\n\nδ → ε: “quoted”, and a list:\n- one\n- two\n    indented code = 1\n\n",
+    "Über den Wolken – naïve café, 你好,世界。\n\nδ → ε: “quoted”, a list:\n- one\n- two\n    indented code = 1\n\n",
 ]
 
 CHAT_TEMPLATE = (
@@ -51,7 +52,10 @@ CHAT_TEMPLATE = (
 )
 
 # Qwen's and Llama 3's pattern: punctuation takes the line breaks behind it along, so `.\n\n` can be one token.
-MERGING = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+MERGING = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def train_tokenizer(
@@ -59,8 +63,9 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     r"""A small tokenizer that writes any text.
 
-    `merged` is byte-level BPE with `.\n\n` as one token; `split` is byte-level BPE in which every line break stands alone;
-    `sentencepiece` is BPE over `▁` with byte fallback; `digits` is SmolLM2's recipe, which writes `.\n\n` as three tokens.
+    `merged` is byte-level BPE with `.\n\n` as one token; `split` is byte-level BPE in which every line break stands
+    alone; `sentencepiece` is BPE over `▁` with byte fallback; `digits` is SmolLM2's recipe, which writes `.\n\n` as
+    three tokens.
     """
     core = Tokenizer(models.BPE(byte_fallback=kind == "sentencepiece"))
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -119,7 +124,7 @@ def write_head(folder: Path, *, hidden_size: int = HIDDEN, readout: Readout = "p
     with torch.no_grad():
         for name, parameter in head.named_parameters():
             if name.endswith("weight"):
-                parameter.normal_(std=1.5 / parameter.shape[1] ** 0.5)
+                parameter.normal_(std=0.7 / parameter.shape[1] ** 0.5)
     head.save_pretrained(folder)
     return folder
 
@@ -188,8 +193,6 @@ def smollm2_folder() -> Path | None:
 
 
 def _without_added_tokens(core: Tokenizer) -> Tokenizer:
-    import json
-
     described = json.loads(core.to_str())
     described["added_tokens"] = []
     return Tokenizer.from_str(json.dumps(described))

@@ -39,12 +39,12 @@ def test_public_names_exist() -> None:
 @pytest.mark.parametrize(("effort", "k"), [("low", 2), ("medium", 8), ("high", 32)])
 def test_efforts_are_best_of_2_8_32(searcher: Searcher, effort: Any, k: int) -> None:
     result = searcher.search("Why?", effort=effort)
-    assert result.strategy == f"BestOfN(n={k})"
+    assert result.strategy == repr(BestOfN(n=k))
     assert len(result.candidates) == k
 
 
 def test_medium_is_the_default(searcher: Searcher) -> None:
-    assert searcher.search("Why?").strategy == "BestOfN(n=8)"
+    assert searcher.search("Why?").strategy == repr(BestOfN(n=8))
 
 
 def test_a_text_is_one_user_turn(searcher: Searcher) -> None:
@@ -156,7 +156,7 @@ def test_bad_questions(searcher: Searcher, question: Any, says: str) -> None:
         ({"budget": -5}, "got -5"),
         ({"budget": 1.5}, "got 1.5"),
         ({"budget": True}, "got True"),
-        ({"strategy": "magic"}, "unknown strategy 'magic': choose from best_of_n, single"),
+        ({"strategy": "magic"}, "unknown strategy 'magic': choose from best_of_n, single, beam, dvts, mcts"),
         ({"effort": "extreme"}, "unknown effort 'extreme': choose from low, medium, high"),
         ({"effort": "low", "strategy": "single"}, "not both"),
         ({"selector": "worst"}, "unknown selector 'worst'"),

@@ -11,7 +11,7 @@ import concurrent.futures
 import importlib.util
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -21,11 +21,15 @@ from tts_search.errors import InvalidInputError, TTSError
 from tts_search.models import EMBEDDED, model_folder
 from tts_search.protocols import Generator, Question, Sampling, Scorer, Strategy
 from tts_search.result import Candidate, SearchResult, Selector, StopReason, final_answer, resolve_selector
-from tts_search.runner import OnProgress, Runner
+from tts_search.runner import Job, OnProgress, Runner
 from tts_search.scorers.aggregate import Aggregation, resolve_aggregation
 from tts_search.scorers.sprm import EngineSPRM
 from tts_search.segmentation import DEFAULT_STEP_RULE, Segmenter, StepRule
+from tts_search.strategies.beam import StepBeamSearch
 from tts_search.strategies.best_of_n import BestOfN
+from tts_search.strategies.dvts import DVTS
+from tts_search.strategies.mcts import MCTS
+from tts_search.tree import Tree
 
 T = TypeVar("T")
 
@@ -34,19 +38,30 @@ ScorerLike = Literal["auto", "sprm"] | Scorer | None
 SelectorLike = str | Selector | Callable[[Sequence[Candidate]], int]
 
 EFFORTS: Mapping[str, int] = {"low": 2, "medium": 8, "high": 32}  # Best-of-k (paper, section 4.1)
-STRATEGIES: Mapping[str, Strategy] = {"best_of_n": BestOfN(), "single": BestOfN(n=1)}
+STRATEGIES: Mapping[str, Strategy] = {
+    "best_of_n": BestOfN(),
+    "single": BestOfN(n=1),
+    "beam": StepBeamSearch(),
+    "dvts": DVTS(),
+    "mcts": MCTS(),
+}
 GENERATORS = ("auto", "vllm", "transformers")
 
 
 class Options(TypedDict, total=False):
     """How one call searches; the keyword arguments of `search` and its twins.
 
-    - `strategy`: a name (`"best_of_n"`, `"single"`) or an object such as `BestOfN(n=16)`.
+    - `strategy`: a name (`"best_of_n"`, `"single"`, `"beam"`, `"dvts"`, `"mcts"`) or an object such as `BestOfN(n=16)`.
     - `effort`: `"low"`, `"medium"` or `"high"` for Best-of-2, -8 or -32, instead of a strategy; medium by default.
     - `budget`: hard cap on sampled tokens per question, thinking and answer together; None for none.
     - `selector`: `"best"`, `"majority"`, `"weighted"`, `"logprob"`, or a function from answered candidates to an index.
       By default the best score where there is a scorer, else the majority.
     - `seed`: equal seeds give equal searches, as far as the engine's numerics allow.
+    - `seconds`: wall-clock limit of the search; the answer follows, from the best so far.
+    - `early_stop`: end the search once no path could beat the leader by more than this margin of score; for majorities,
+      once the votes yet to come could not overtake it. `Usage.saved_tokens` says what was left of the budget.
+    - `stop_when`: a function of the tree, asked after each round; True ends the search.
+    - `halt`: a `threading.Event`; setting it, from anywhere, ends the search and answers from the best so far.
     - `on_progress`: called with `Progress` as tokens come, from the engine's thread.
     """
 
@@ -55,17 +70,10 @@ class Options(TypedDict, total=False):
     budget: int | None
     selector: SelectorLike | None
     seed: int
-    on_progress: OnProgress | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """`Options` with every name resolved."""
-
-    strategy: Strategy
-    selector: Selector
-    budget: int | None
-    seed: int
+    seconds: float | None
+    early_stop: float | None
+    stop_when: Callable[[Tree], bool] | None
+    halt: threading.Event | None
     on_progress: OnProgress | None
 
 
@@ -153,7 +161,7 @@ class Searcher:
         job = self._resolve(options)
         return self._many(questions, job)
 
-    def _many(self, questions: Iterable[Question], job: _Job) -> Iterator[SearchResult]:
+    def _many(self, questions: Iterable[Question], job: Job) -> Iterator[SearchResult]:
         pending: set[concurrent.futures.Future[SearchResult]] = set()
         source = enumerate(questions)
         try:
@@ -204,7 +212,7 @@ class Searcher:
     ) -> None:
         self.close()
 
-    def _resolve(self, options: Options) -> _Job:
+    def _resolve(self, options: Options) -> Job:
         """What concerns the call as a whole is refused at once, before any question."""
         unknown = options.keys() - Options.__annotations__.keys()
         if unknown:
@@ -222,15 +230,31 @@ class Searcher:
                 "scorer=..., a model folder with a head, or selector='majority'"
             )
         strategy = _resolve_strategy(options.get("strategy"), options.get("effort"))
-        return _Job(strategy, selector, budget, options.get("seed", 0), options.get("on_progress"))
-
-    async def _search(self, question: Question, job: _Job) -> SearchResult:
-        _check_question(question)
-        return await self._runner.run(
-            question, job.strategy, selector=job.selector, budget=job.budget, seed=job.seed, on_progress=job.on_progress
+        seconds, margin = options.get("seconds"), options.get("early_stop")
+        if seconds is not None and not seconds > 0:
+            raise InvalidInputError(f"seconds must be positive, or None for no limit; got {seconds!r}")
+        if margin is not None and not (0 <= margin <= 1 and selector.decided):
+            raise InvalidInputError(
+                f"early_stop is a margin in [0, 1] for a selector that can tell a lead; got {margin!r} with "
+                f"selector {selector.name!r}"
+            )
+        return Job(
+            strategy=strategy,
+            selector=selector,
+            budget=budget,
+            seed=options.get("seed", 0),
+            seconds=seconds,
+            early_stop=margin,
+            stop_when=options.get("stop_when"),
+            halt=options.get("halt"),
+            on_progress=options.get("on_progress"),
         )
 
-    async def _search_one_of_many(self, index: int, question: Question, job: _Job) -> SearchResult:
+    async def _search(self, question: Question, job: Job) -> SearchResult:
+        _check_question(question)
+        return await self._runner.run(question, job)
+
+    async def _search_one_of_many(self, index: int, question: Question, job: Job) -> SearchResult:
         try:
             return replace(await self._search(question, job), index=index)
         except TTSError as error:

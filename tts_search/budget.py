@@ -19,11 +19,13 @@ class Usage:
 
     `sampled_tokens` is what the budget caps; `answer_tokens` are those of them that were spent on answers rather than
     on thinking. `scored_tokens` went through a scorer's own forward pass (0 for scores that fall out of generation).
-    `cached_tokens` of the `prompt_tokens` sent came from the prefix cache.
+    `saved_tokens` of the budget were left when an early stop ended the search. `cached_tokens` of the `prompt_tokens`
+    sent came from the prefix cache.
     """
 
     sampled_tokens: int = 0
     answer_tokens: int = 0
+    saved_tokens: int = 0
     scored_tokens: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0

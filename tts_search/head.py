@@ -156,8 +156,8 @@ def _read_released(path: Path) -> dict[str, Tensor]:
         weights = torch.load(path, map_location="cpu", weights_only=True)
         if weights["0.weight"].ndim != 2:
             raise ValueError(f"0.weight has shape {tuple(weights['0.weight'].shape)}")
+        return {name: value.float() for name, value in weights.items()}
     except Exception as error:  # a file that is no state dict fails in many ways
         raise HeadMismatchError(
             f"{str(path)!r} is not a released SPRM head (a state dict with 0.weight 0.bias 3.weight 3.bias): {error}"
         ) from error
-    return {name: value.float() for name, value in weights.items()}

@@ -23,6 +23,9 @@ class StopReason(StrEnum):
     COMPLETED = "completed"  # the strategy had no more to ask for
     BUDGET = "budget"  # the token budget is spent
     LENGTH = "length"  # no path ended within the token limits; the best was closed by force
+    EARLY = "early"  # more search could not have changed the choice, or the user's function said so
+    TIME = "time"  # the wall-clock limit is reached
+    HALTED = "halted"  # the user called a halt
     EMPTY = "empty"  # the model ended its response at once: there is no text to answer from
     ERROR = "error"  # see `SearchResult.error`
 
@@ -56,13 +59,15 @@ class Selector:
     """Chooses among candidates (at least one is given) by index.
 
     `needs_answers`: every candidate is answered before the choice, and those tokens stand in `Usage.answer_tokens`.
-    `needs_scores`: it means nothing without a scorer.
+    `needs_scores`: it means nothing without a scorer. `decided(candidates, remaining, margin)`: whether candidates yet
+    to come (`remaining` of them, None if unknown) could change the choice by more than `margin`; None: it cannot tell.
     """
 
     name: str
     choose: Callable[[Sequence[Candidate]], int]
     needs_answers: bool = False
     needs_scores: bool = False
+    decided: Callable[[Sequence[Candidate], int | None, float], bool] | None = None
 
 
 def best(candidates: Sequence[Candidate]) -> int:
@@ -86,10 +91,7 @@ def mean_logprob(candidates: Sequence[Candidate]) -> int:
 
 
 def _vote(candidates: Sequence[Candidate], weights: Sequence[float]) -> int:
-    votes: dict[str, float] = {}
-    for candidate, weight in zip(candidates, weights, strict=True):
-        if candidate.vote is not None:
-            votes[candidate.vote] = votes.get(candidate.vote, 0.0) + weight
+    votes = _count(candidates, weights)
     if not votes:
         return best(candidates)
     most = max(votes.values())
@@ -97,10 +99,40 @@ def _vote(candidates: Sequence[Candidate], weights: Sequence[float]) -> int:
     return max(winners, key=lambda i: (candidates[i].score, -i))
 
 
+def _count(candidates: Sequence[Candidate], weights: Sequence[float]) -> dict[str, float]:
+    votes: dict[str, float] = {}
+    for candidate, weight in zip(candidates, weights, strict=True):
+        if candidate.vote is not None:
+            votes[candidate.vote] = votes.get(candidate.vote, 0.0) + weight
+    return votes
+
+
+def _best_decided(candidates: Sequence[Candidate], _: int | None, margin: float) -> bool:
+    """No score exceeds 1, so nothing beats a leader at `1 - margin` by more than the margin."""
+    return candidates[best(candidates)].score >= 1.0 - margin
+
+
+def _votes_decided(candidates: Sequence[Candidate], weights: Sequence[float], remaining: int | None) -> bool:
+    """The leader's lead is more than all remaining votes (of weight 1 at most) together."""
+    first, second, *_ = sorted(_count(candidates, weights).values(), reverse=True) + [0.0, 0.0]
+    return remaining is not None and first - second > remaining
+
+
 SELECTORS: dict[str, Selector] = {
-    "best": Selector("best", best, needs_scores=True),
-    "majority": Selector("majority", majority, needs_answers=True),
-    "weighted": Selector("weighted", weighted_majority, needs_answers=True, needs_scores=True),
+    "best": Selector("best", best, needs_scores=True, decided=_best_decided),
+    "majority": Selector(
+        "majority",
+        majority,
+        needs_answers=True,
+        decided=lambda candidates, remaining, _: _votes_decided(candidates, [1.0] * len(candidates), remaining),
+    ),
+    "weighted": Selector(
+        "weighted",
+        weighted_majority,
+        needs_answers=True,
+        needs_scores=True,
+        decided=lambda candidates, remaining, _: _votes_decided(candidates, [c.score for c in candidates], remaining),
+    ),
     "logprob": Selector("logprob", mean_logprob, needs_answers=True),
 }
 

@@ -114,11 +114,13 @@ class Segmenter:
         if self.thinking is None:
             return State(Phase.PLAIN)
         opening, closing = self.thinking
-        for token in reversed(prompt):
-            if token == closing:
-                return State(Phase.PLAIN)  # the prompt closed it: thinking is switched off
-            if token == opening:
-                return State(Phase.THINKING)
+        # Only at the very end of the prompt, where a chat template opens the assistant's turn: tags further in front
+        # are earlier turns', or words of the question.
+        last = next((token for token in reversed(prompt) if self._piece(token).strip()), None)
+        if last == opening:
+            return State(Phase.THINKING)
+        if last == closing:
+            return State(Phase.PLAIN)  # the prompt closed it: thinking is switched off
         return State(Phase.BEFORE)
 
     def advance(self, state: State, token: int) -> State:
@@ -182,7 +184,7 @@ class Segmenter:
 
     def _resolve_text(self, rule: Contains | Exact, vocabulary: Vocabulary) -> frozenset[int]:
         if not rule.text:
-            raise InvalidInputError('a step rule needs a text that ends steps, such as ".\n\n", got an empty one')
+            raise InvalidInputError('a step rule needs a text that ends steps, such as ".\\n\\n", got an empty one')
         pattern = rule.text.encode()
         if isinstance(rule, Exact):
             encoded = vocabulary.encode(rule.text)
@@ -208,6 +210,10 @@ def as_rule(rule: StepRule | str | Collection[int]) -> StepRule:
         return Contains(rule)
     if isinstance(rule, Contains | Exact | TokenIds) or callable(rule):
         return rule
+    if not isinstance(rule, Collection) or not all(isinstance(i, int) for i in rule):
+        raise InvalidInputError(
+            f"a step rule is a text, a set of token ids, or a function of a token's text, got {rule!r}"
+        )
     return TokenIds(frozenset(rule))
 
 
@@ -231,8 +237,8 @@ def rule_from_json(value: Any) -> StepRule:
             return Contains(text)
         case {"exact": str(text)}:
             return Exact(text)
-        case {"ids": list(ids)}:
-            return TokenIds(frozenset(int(i) for i in ids))
+        case {"ids": list(ids)} if all(isinstance(i, int) for i in ids):
+            return TokenIds(frozenset(ids))
         case _:
             raise InvalidInputError(
                 f'a step rule is {{"contains": text}}, {{"exact": text}} or {{"ids": [...]}}, got {value!r}'

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +55,7 @@ class PretrainedTokenizer:
             raise InvalidInputError(f"the tokenizer in {str(folder)!r} names no end-of-text token (eos_token)")
         self.eos_ids: frozenset[int] = frozenset(eos)
         self.generation = generation
+        self._pieces = _token_bytes(self._hf)
         vocabulary: dict[str, int] = self._hf.get_vocab()
         tags = [vocabulary.get(tag) for tag in thinking_tags]
         self.thinking: tuple[int, int] | None = None
@@ -78,23 +78,10 @@ class PretrainedTokenizer:
     def __len__(self) -> int:
         return len(self.pieces)
 
-    @cached_property
+    @property
     def pieces(self) -> Sequence[bytes]:
         """The bytes of every token: exact for byte-level BPE and SentencePiece, else the decoded text."""
-        vocabulary: dict[str, int] = self._hf.get_vocab()
-        kind = _decoder_kind(self._hf)
-        added = {i: str(token) for i, token in self._hf.added_tokens_decoder.items()}
-        pieces = [b""] * (max(vocabulary.values()) + 1)
-        for token, i in vocabulary.items():
-            if i in added:
-                pieces[i] = added[i].encode()
-            elif kind == "bytes":
-                pieces[i] = _unmap_bytes(token)
-            elif kind == "sentencepiece":
-                pieces[i] = _unmap_sentencepiece(token)
-            else:
-                pieces[i] = self._hf.decode([i], clean_up_tokenization_spaces=False).encode()
-        return pieces
+        return self._pieces
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of plain text, no special tokens added."""
@@ -127,6 +114,23 @@ class PretrainedTokenizer:
         pieces = self.pieces
         data = b"".join(pieces[i] for i in ids if i not in self.eos_ids and 0 <= i < len(pieces))
         return data.decode("utf-8", "replace")
+
+
+def _token_bytes(tokenizer: Any) -> list[bytes]:
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    kind = _decoder_kind(tokenizer)
+    added = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items()}
+    pieces = [b""] * (max(vocabulary.values()) + 1)
+    for token, i in vocabulary.items():
+        if i in added:
+            pieces[i] = added[i].encode()
+        elif kind == "bytes":
+            pieces[i] = _unmap_bytes(token)
+        elif kind == "sentencepiece":
+            pieces[i] = _unmap_sentencepiece(token)
+        else:
+            pieces[i] = tokenizer.decode([i], clean_up_tokenization_spaces=False).encode()
+    return pieces
 
 
 def _decoder_kind(tokenizer: Any) -> str:

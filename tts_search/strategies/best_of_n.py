@@ -13,14 +13,23 @@ from tts_search.tree import Tree
 class BestOfN:
     """`n` independent thinking parts from the question; the selector chooses, the policy answers from the chosen one.
 
-    A model without thinking tags gives `n` whole responses. `n=1` is a single sample.
+    A model without thinking tags gives `n` whole responses. `n=1` is a single sample. They all start at once, or `wave`
+    at a time, so that an early stop has something to save.
     """
 
     n: int = 8
+    wave: int | None = None
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise InvalidInputError(f"BestOfN needs n >= 1 samples, got n={self.n}")
+        if self.n < 1 or (self.wave is not None and self.wave < 1):
+            raise InvalidInputError(f"BestOfN needs n >= 1 samples and waves of at least 1: {self}")
 
     def __call__(self, tree: Tree) -> Plan:
-        yield [Expand(tree.root, n=self.n, until=Until.THOUGHT)]
+        while remaining := self.remaining(tree):
+            grown = yield [Expand(tree.root, n=min(remaining, self.wave or remaining), until=Until.THOUGHT)]
+            if not any(grown):
+                return
+
+    def remaining(self, tree: Tree) -> int:
+        """Samples that are not drawn yet."""
+        return self.n - len(tree.children(tree.root))

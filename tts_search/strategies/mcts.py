@@ -19,10 +19,10 @@ from tts_search.tree import Node, Tree
 class MCTS:
     """Until the budget is spent or nothing is left to grow: select a leaf, give it `children` continuations, back up.
 
-    The paper's setting is the default: 4 children of up to 1024 tokens, one leaf a round, mean backup, UCT. With `leaves`
-    above 1 that many leaves are expanded in one round, spread by virtual loss: a leaf already chosen counts as one more
-    visit, worth 0, along its path. `selection="puct"` explores a child by its share of its siblings' values. A path that
-    ended or cannot grow is never selected again.
+    The paper's setting is the default: 4 children of up to 1024 tokens, one leaf a round, mean backup, UCT. With
+    `leaves` above 1 that many leaves are expanded in one round, spread by virtual loss: a leaf already chosen counts as
+    one more visit, worth 0, along its path. `selection="puct"` explores a child by its share of its siblings' values. A
+    path that ended or cannot grow is never selected again.
     """
 
     children: int = 4

@@ -11,8 +11,8 @@ from tts_search.tree import Node, Tree
 class Statistics:
     """Arrays indexed like `tree.nodes`.
 
-    `visits[i]`: evaluations at or below node i, and marks. `room[i]`: leaves at or below node i that can be expanded and
-    are not marked, so that a walk never enters a subtree with nothing to do.
+    `visits[i]`: evaluations at or below node i, and marks. `room[i]`: leaves at or below node i that can be expanded
+    and are not marked, so that a walk never enters a subtree with nothing to do.
     """
 
     def __init__(self, tree: Tree, *, backup: Literal["mean", "max"]) -> None:
@@ -43,12 +43,16 @@ class Statistics:
 
     def back_up(self, leaf: Node, children: Sequence[Node]) -> None:
         """Enter new children and add their values to every node above them."""
-        for child in children:
-            self.visits.append(1)
-            self.worth.append(child.value)
-            self.room.append(0 if child.ended else 1)
         if not children:
             return
+        missing = children[-1].index + 1 - len(self.visits)  # nodes that are not the search's own count for nothing
+        self.visits += [0] * missing
+        self.worth += [0.0] * missing
+        self.room += [0] * missing
+        for child in children:
+            self.visits[child.index] = 1
+            self.worth[child.index] = child.value
+            self.room[child.index] = 0 if child.ended else 1
         values = [child.value for child in children]
         total, best, room = sum(values), max(values), sum(not child.ended for child in children)
         for i in self._upward(leaf):

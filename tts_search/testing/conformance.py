@@ -306,7 +306,7 @@ class GeneratorConformance:
 
 
 def _trajectory(steps: Sequence[str]) -> Trajectory:
-    """Steps as a scorer sees them; token ids are bytes, and every token's logit says how much the step has of "good"."""
+    """Steps as a scorer sees them; token ids are bytes, and a token's logit says how much of "good" its step has."""
     data = [step.encode() for step in steps]
     ends = tuple(sum(map(len, data[: i + 1])) for i in range(len(data)))
     return Trajectory(
@@ -321,7 +321,10 @@ def _trajectory(steps: Sequence[str]) -> Trajectory:
 
 
 class ScorerConformance:
-    """What every `Scorer` must do. Override `make_scorer`, and `make_trajectories` where token ids must be a model's."""
+    """What every `Scorer` must do.
+
+    Override `make_scorer`, and `make_trajectories` where token ids must be a model's.
+    """
 
     tolerance = 1e-6
     """Between two calls, and between a trajectory scored alone and among others."""

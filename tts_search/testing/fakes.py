@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tts_search.protocols import Completion, Generator, Question, Request, Sampling, Scorer, Strategy
 from tts_search.result import SearchResult, final_answer, resolve_selector
-from tts_search.runner import OnProgress, Runner
+from tts_search.runner import Job, OnProgress, Runner
 from tts_search.scorers.aggregate import geometric_mean
 from tts_search.scorers.sprm import EngineSPRM
 from tts_search.segmentation import Segmenter
 from tts_search.strategies.best_of_n import BestOfN
-from tts_search.tree import Trajectory
+from tts_search.tree import Trajectory, Tree
 
 if TYPE_CHECKING:
     from tts_search.head import SPRMConfig
@@ -147,6 +148,10 @@ def run_search(
     seed: int = 0,
     max_tokens: int = 300,
     answer_tokens: int = 40,
+    seconds: float | None = None,
+    early_stop: float | None = None,
+    stop_when: Callable[[Tree], bool] | None = None,
+    halt: threading.Event | None = None,
     on_progress: OnProgress | None = None,
 ) -> SearchResult:
     """One search in an event loop of its own, on a generator that scores its steps unless `scorer` does."""
@@ -160,8 +165,15 @@ def run_search(
         max_tokens=max_tokens,
         answer_tokens=answer_tokens,
     )
-    return asyncio.run(
-        runner.run(
-            question, strategy, selector=resolve_selector(selector), budget=budget, seed=seed, on_progress=on_progress
-        )
+    job = Job(
+        strategy=strategy,
+        selector=resolve_selector(selector),
+        budget=budget,
+        seed=seed,
+        seconds=seconds,
+        early_stop=early_stop,
+        stop_when=stop_when,
+        halt=halt,
+        on_progress=on_progress,
     )
+    return asyncio.run(runner.run(question, job))

@@ -1,0 +1,468 @@
+"""The command line as people and scripts meet it: in this process through Typer's runner, and as a real command."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tts_search import __version__
+from tts_search.api import EFFORTS, GENERATORS, STRATEGIES
+from tts_search.budget import Usage
+from tts_search.cli import app, report, terminal
+from tts_search.result import SELECTORS, Candidate, SearchResult, Step, StopReason
+
+FAKES = '''
+import itertools, os, sys, time
+from tts_search.errors import GeneratorError, HeadMismatchError, MissingDependencyError, ModelNotFoundError
+from tts_search.testing import FakeGenerator, FakeScorer
+from tts_search.testing.fakes import CLOSE, END, OPEN, STEP
+from tts_search.strategies.best_of_n import BestOfN
+
+def spoken(*pieces):
+    """Says the same after every prompt: text, or single tokens."""
+    tokens = [t for p in pieces for t in (p.encode() if isinstance(p, str) else [p])]
+    def script(prefix, seed):
+        said = len(prefix) - 1 - max(i for i, t in enumerate(prefix) if t == OPEN)
+        return tokens[min(said, len(tokens) - 1)]
+    return FakeGenerator(script=script)
+
+def good(): return spoken("Two and two", STEP, "That is four", STEP, CLOSE, "Für dich: 4 ✓", END)
+def escaping(): return spoken("\\x1b[31mred", STEP, CLOSE, "\\x1b]0;title\\x07 4", END)
+def silent(): return spoken(END)
+def wordless(): return spoken("Hm", STEP, CLOSE, END)
+def random(): return FakeGenerator()
+def missing(): raise ModelNotFoundError("no model folder at 'x': give an existing folder")
+def misfit(): raise HeadMismatchError("the head is for 64, the model has 128")
+def dependent(): raise MissingDependencyError("needs vLLM: pip install 'tts-search[vllm]'")
+def buggy(): raise ZeroDivisionError("oh [no]")
+nothing = 3
+
+class Broken(FakeGenerator):
+    async def generate(self, request):
+        raise GeneratorError("the engine\\n  is gone")
+
+class Noisy(FakeGenerator):
+    async def generate(self, request):
+        print("python noise")
+        os.write(1, b"engine noise")
+        return await super().generate(request)
+
+class Slow(FakeGenerator):
+    async def generate(self, request):
+        import asyncio
+        sys.stderr.write("begun\\n")
+        sys.stderr.flush()
+        await asyncio.sleep(60)
+
+    async def aclose(self):
+        sys.stderr.write("closed\\n")
+
+class BadScorer:
+    def score(self, trajectories):
+        raise KeyError("weights")
+
+def strategy(tree):
+    yield []
+    raise RuntimeError("lost")
+
+two = BestOfN(n=2)
+'''
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder holds a module of fakes; what the command changes in this process is put back."""
+    (tmp_path / "cli_fakes.py").write_text(FAKES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = dict(os.environ)
+    yield tmp_path
+    os.environ.clear()
+    os.environ.update(before)
+    sys.modules.pop("cli_fakes", None)
+
+
+def solve(*args: str, generator: str = "good", stdin: str | bytes | None = None) -> Result:
+    return CliRunner().invoke(app, ["solve", *args, "--generator", f"cli_fakes:{generator}"], input=stdin)
+
+
+def command(*args: str) -> list[str]:
+    return [sys.executable, "-m", "tts_search", *args]
+
+
+def run(*args: str, **options: object) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(command(*args), capture_output=True, timeout=60, check=False, **options)  # type: ignore[call-overload]
+
+
+def test_an_answer() -> None:
+    result = solve("2 + 2?", "--n", "3", "--scorer", "tts_search.testing:FakeScorer")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0] == "Für dich: 4 ✓"
+    assert "Thinking  2 steps, each scored from 0 to 1" in lines
+    assert re.search(r"^ +1 \d\.\d\d [━╸ ]* Two and two\.$", result.stdout, re.MULTILINE)
+    assert "Candidates  3 paths, the highest score wins" in lines
+    assert re.search(r"^Tokens  fake, BestOfN\(n=3.*\), seed 0$", result.stdout, re.MULTILINE)
+    assert result.stderr == ""
+    assert "\x1b" not in result.stdout
+    assert all(line == line.rstrip() for line in lines)
+
+
+def test_without_a_scorer_the_majority_answers() -> None:
+    result = solve("2 + 2?", "--effort", "low")
+    assert result.exit_code == 0
+    assert "2 steps, not scored" in result.stdout
+    assert "2 paths, the answer with the most votes wins" in result.stdout
+    assert re.search(r"▸ +2 +\d+  Für dich: 4 ✓", result.stdout)
+
+
+def test_json_is_one_object_and_nothing_else() -> None:
+    result = solve("Ünïcödé?", "--json", "--seed", "7", "--budget", "500")
+    assert result.exit_code == 0
+    assert result.stdout.count("\n") == 1
+    report = json.loads(result.stdout)
+    assert report["question"] == "Ünïcödé?"
+    assert report["answer"] == "Für dich: 4 ✓"
+    assert (report["seed"], report["budget"], report["stop_reason"]) == (7, 500, "completed")
+    assert result.stderr == ""
+
+
+def test_quiet_prints_the_answer_alone() -> None:
+    result = solve("2 + 2?", "--quiet")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "Für dich: 4 ✓\n", "")
+
+
+@pytest.mark.parametrize("raw", ["2 + 2?\n", "\ufeff2 + 2?\r\n"])
+def test_the_question_from_standard_input(raw: str) -> None:
+    result = solve("-", "--json", stdin=raw)
+    assert json.loads(result.stdout)["question"] == "2 + 2?"
+
+
+def test_sampling_options_keep_the_rest_of_the_models_own() -> None:
+    result = solve("2 + 2?", "--temperature", "0", "--top-p", "0.5", "--max-tokens", "30", "--answer-tokens", "9", "-q")
+    assert (result.exit_code, result.stdout) == (0, "Für dich\n")  # 9 bytes, a token each
+
+
+@pytest.mark.parametrize("strategy", ["best_of_n", "single", "cli_fakes:two", "tts_search:BestOfN"])
+def test_strategies_by_name_and_by_object(strategy: str) -> None:
+    assert solve("2 + 2?", "--strategy", strategy, "-q").exit_code == 0
+
+
+def test_ending_early() -> None:
+    found = solve(
+        "2 + 2?", "--seconds", "9", "--early-stop", "1", "--scorer", "tts_search.testing:FakeScorer", "--json"
+    )
+    assert found.exit_code == 0
+    assert json.loads(found.stdout)["stop_reason"] in ("early", "completed")
+
+
+@pytest.mark.parametrize("selector", SELECTORS)
+def test_selectors(selector: str) -> None:
+    result = solve("2 + 2?", "--selector", selector, "--scorer", "tts_search.testing:FakeScorer")
+    assert result.exit_code == 0
+    assert ("logprob" in result.stdout.split("Candidates")[1].splitlines()[1]) == (selector == "logprob")
+
+
+@pytest.mark.parametrize(
+    ("generator", "args", "code", "said"),
+    [
+        ("Broken", (), 1, "error: the engine is gone"),
+        ("buggy", (), 1, "error: ZeroDivisionError: oh [no] (--debug shows where)"),
+        ("good", ("--scorer", "cli_fakes:BadScorer"), 1, "error: scorer BadScorer raised KeyError: 'weights'"),
+        ("good", ("--strategy", "cli_fakes:strategy"), 1, "raised RuntimeError: lost"),
+        ("missing", (), 2, "error: no model folder at 'x': give an existing folder"),
+        ("misfit", (), 2, "error: the head is for 64, the model has 128"),
+        ("dependent", (), 2, "error: needs vLLM: pip install 'tts-search[vllm]'"),
+        ("nothing", (), 2, "error: --generator cli_fakes:nothing is no Generator and makes none: it is 3"),
+        ("BadScorer", (), 2, "error: --generator cli_fakes:BadScorer is no Generator: it has no name, tokenizer"),
+        ("absent", (), 2, "error: --generator cli_fakes:absent cannot be imported: "),
+        ("good", ("--scorer", "no_such_module:X"), 2, "error: --scorer no_such_module:X cannot be imported: "),
+        ("good", ("--strategy", "cli_fakes:nothing"), 2, "error: --strategy cli_fakes:nothing is no strategy"),
+        ("good", ("--scorer", "sprm"), 2, "'fake' has no SPRM head"),
+        ("good", ("--selector", "best"), 2, "selector 'best' needs step scores"),
+        ("good", ("--selector", "weighted", "--scorer", "none"), 2, "error: --selector weighted needs step scores"),
+        ("good", ("--model", "x"), 2, "error: --generator cli_fakes:good brings its own model: leave --model out"),
+        ("good", ("--effort", "low", "--n", "3"), 2, "error: give --effort low or --n 3, not both"),
+        ("good", ("--effort", "low", "--strategy", "single"), 2, "give --effort low or --strategy single, not both"),
+        (
+            "good",
+            ("--strategy", "single", "--n", "3"),
+            2,
+            "error: --n 3 belongs to --strategy best_of_n, not to single",
+        ),
+        ("silent", (), 3, "error: no answer: the model ended its response at once"),
+        ("wordless", (), 3, "error: no answer: the model wrote nothing after its thinking"),
+        ("random", ("--budget", "1"), 3, "error: no answer: the budget of 1 tokens was spent"),
+    ],
+)
+def test_exit_codes(generator: str, args: tuple[str, ...], code: int, said: str) -> None:
+    result = solve("2 + 2?", *args, generator=generator)
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == "" or code == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--effort", "heroic", ("'heroic'", *EFFORTS)),
+        ("--strategy", "magic", ("'magic'", *STRATEGIES, "package.module:Object")),
+        ("--selector", "worst", ("'worst'", *SELECTORS)),
+        ("--generator", "gpt", ("'gpt'", *GENERATORS)),
+        ("--scorer", "me", ("'me'", "auto", "sprm", "none")),
+        ("--budget", "0", ("'0'", "of at least 1")),
+        ("--budget", "-5", ("'-5'", "of at least 1")),
+        ("--budget", "many", ("'many'", "whole number of at least 1")),
+        ("--n", "0", ("'0'", "of at least 1")),
+        ("--max-tokens", "0", ("'0'", "of at least 1")),
+        ("--answer-tokens", "0", ("'0'", "of at least 1")),
+        ("--temperature", "-1", ("'-1'", "at least 0")),
+        ("--temperature", "inf", ("'inf'", "at least 0")),
+        ("--temperature", "nan", ("'nan'", "at least 0")),
+        ("--top-p", "0", ("'0'", "above 0")),
+        ("--top-p", "1.5", ("'1.5'", "at most 1")),
+        ("--seconds", "0", ("'0'", "above 0")),
+        ("--early-stop", "2", ("'2'", "of 0 to 1")),
+        ("--seed", "x", ("'x'", "whole number")),
+    ],
+)
+def test_a_bad_option_names_the_value_and_the_choices(option: str, value: str, said: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, ["solve", "2 + 2?", option, value])
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert all(word in result.stderr for word in (option, *said))
+    assert result.stderr.startswith("error: Invalid value for")
+    assert "solve --help" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ((), "no command given"),
+        (("solve",), "Missing argument"),
+        (("solve", "a", "b"), "unexpected extra argument"),
+        (("slove", "x"), "Did you mean 'solve'?"),
+        (("solve", "x", "--efort", "low"), "--effort"),
+        (("solve", ""), "the question is empty"),
+        (("solve", " \n"), "the question is empty"),
+        (("solve", "a\udcff"), "the question is not UTF-8 text"),
+        (("solve", "x", "--model", "./nowhere"), "no model folder at './nowhere'"),
+    ],
+)
+def test_bad_calls(args: tuple[str, ...], said: str) -> None:
+    result = CliRunner().invoke(app, list(args))
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert result.stdout == ""
+
+
+def test_standard_input_that_is_no_utf8() -> None:
+    result = solve("-", stdin="naïve".encode("latin1"))
+    assert result.exit_code == 2
+    assert "byte 0xef at position 2" in result.stderr
+    assert "iconv" in result.stderr
+
+
+def test_debug_shows_the_traceback() -> None:
+    result = solve("2 + 2?", "--debug", generator="buggy")
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+    assert result.stderr.endswith("error: ZeroDivisionError: oh [no]\n")
+
+
+def test_a_model_cannot_drive_the_terminal() -> None:
+    result = solve("2 + 2?", generator="escaping")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("␛]0;title␇ 4\n")
+    assert "␛[31mred" in result.stdout
+    assert json.loads(solve("2 + 2?", "--json", generator="escaping").stdout)["answer"] == "\x1b]0;title\x07 4"
+
+
+def test_help_teaches() -> None:
+    top, solve_help = (CliRunner().invoke(app, args, env={"COLUMNS": "100"}) for args in (["-h"], ["solve", "--help"]))
+    assert top.exit_code == solve_help.exit_code == 0
+    assert "solve" in top.stdout
+    for word in ("Examples", "Exit codes", "130", "Model", "Search", "Sampling", *EFFORTS, *SELECTORS, *STRATEGIES):
+        assert word in solve_help.stdout
+    for example in re.findall(r"^ *(?:cat.*\| )?tts-search (solve .*?)(?: > .*)?$", solve_help.stdout, re.MULTILINE):
+        assert all(f"--{name}" in solve_help.stdout for name in re.findall(r" --([a-z-]+)", example))
+
+
+def test_version() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout.decode(), done.stderr) == (0, f"tts-search {__version__}\n", b"")
+
+
+def test_importing_it_is_light() -> None:
+    code = (
+        "import sys, tts_search.cli; print([m for m in ('torch', 'vllm', 'transformers', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_libraries_that_print_do_not_reach_standard_output() -> None:
+    done = run("solve", "2 + 2?", "--generator", "cli_fakes:Noisy", "--json")
+    assert done.returncode == 0
+    json.loads(done.stdout)
+    assert b"noise" not in done.stdout
+    assert b"engine noise" not in done.stderr
+    assert b"engine noise" in run("solve", "2 + 2?", "--generator", "cli_fakes:Noisy", "--debug").stderr
+
+
+def test_any_output_encoding() -> None:
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    asked = ("solve", "2 + 2?", "--generator", "cli_fakes:good", "--scorer", "tts_search.testing:FakeScorer")
+    drawn, data = run(*asked, env=ascii_only), run(*asked, "--json", env=ascii_only)
+    assert drawn.returncode == data.returncode == 0
+    assert drawn.stdout.isascii()
+    assert json.loads(data.stdout.decode("utf-8"))["answer"] == "Für dich: 4 ✓"
+
+
+def test_a_reader_that_leaves_is_no_failure() -> None:
+    process = subprocess.Popen(
+        command("solve", "2 + 2?", "--generator", "cli_fakes:good"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 0
+
+
+def test_interrupt() -> None:
+    process = subprocess.Popen(
+        command("solve", "2 + 2?", "--generator", "cli_fakes:Slow"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == b"begun\n"
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert time.monotonic() - started < 15
+    assert out == b""
+    assert errors == b"closed\ninterrupted\n"
+
+
+def on_a_terminal(*args: str, columns: int = 60, interrupt: bytes = b"", **env: str) -> tuple[int, str]:
+    """The exit code of a command whose output is a terminal, and everything that it wrote there."""
+    main, side = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), **env}
+    process = subprocess.Popen(command(*args), stdin=side, stdout=side, stderr=side, env=environment)
+    os.close(side)
+    written = b""
+    while True:
+        try:
+            written += os.read(main, 1 << 16)
+        except OSError:  # Linux's way to say that the other side is closed
+            break
+        if interrupt and interrupt in written:
+            process.send_signal(signal.SIGINT)
+            interrupt = b""
+    os.close(main)
+    return process.wait(60), written.decode().replace("\r\n", "\n")
+
+
+def plain(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+
+
+def test_a_terminal_gets_colour_a_frame_and_progress() -> None:
+    asked = (
+        "solve",
+        "2 + 2?",
+        "--generator",
+        "cli_fakes:good",
+        "--scorer",
+        "tts_search.testing:FakeScorer",
+        "-b",
+        "900",
+    )
+    code, written = on_a_terminal(*asked)
+    assert code == 0
+    assert "Loading cli_fakes:good" in written
+    assert "38;5;" in written
+    assert "╭─ Answer ─" in plain(written)
+    drawn = plain(written[written.index("Answer") :])
+    assert max(map(len, drawn.splitlines())) <= 60
+    assert written.rstrip().endswith("tokens/s")
+    assert written.count("\x1b[?25l") == written.count("\x1b[?25h")  # the cursor is back
+    code, written = on_a_terminal(*asked, NO_COLOR="1")
+    assert "38;5;" not in written
+    assert "0." in written
+    assert plain(on_a_terminal(*asked, "--quiet")[1]) == "Für dich: 4 ✓\n"
+
+
+def test_an_interrupted_terminal_is_restored() -> None:
+    code, written = on_a_terminal("solve", "2 + 2?", "--generator", "cli_fakes:Slow", interrupt=b"begun")
+    assert code == 130
+    assert written.endswith("interrupted\n")
+    assert written.count("\x1b[?25l") == written.count("\x1b[?25h")
+
+
+def made(**changes: object) -> SearchResult:
+    given: dict[str, object] = {
+        "question": "?",
+        "answer": "4",
+        "thinking": "One.\n\nTwo.\n\nand",
+        "steps": (Step("<think>\nOne.\n\n", 0.0), Step("Two.\n\n", 1.0)),
+        "score": 0.5,
+        "stop_reason": StopReason.COMPLETED,
+        "usage": Usage(
+            sampled_tokens=1200, answer_tokens=3, prompt_tokens=100, cached_tokens=87, requests=2, seconds=2
+        ),
+        "strategy": "BestOfN(n=20)",
+        "selector": "majority",
+        "model": "m",
+        "seed": 0,
+    }
+    return SearchResult(**{**given, **changes})  # type: ignore[arg-type]
+
+
+def drawn(result: SearchResult, path: Path) -> str:
+    with path.open("w", encoding="utf-8") as file:
+        return report.draw(result, terminal.console_for(file))
+
+
+def test_the_report(tmp_path: Path) -> None:
+    candidates = tuple(Candidate(node=0, score=i / 20, mean_logprob=-1, answer="4", vote=str(i % 3)) for i in range(20))
+    text = drawn(made(candidates=candidates, chosen=3), tmp_path / "out")
+    assert "  1 0.00       One.\n  2 1.00 ━━━━━ Two.\n       –       and\n" in text.replace("     \n", "\n")
+    rows = text.split("Candidates")[1].splitlines()
+    assert rows[2].split() == ["▸", "0.15", "7", "0"]
+    assert "and 12 more; --json has them all" in rows[10]
+    assert "sampled   1,200, 3 of them for answers" in text
+    assert "prompt    100, 87% of it from the prefix cache" in text
+    assert "requests  2 in 2.0 s, 600 tokens/s" in text
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        (StopReason.BUDGET, "(the budget of 900 tokens was spent: this is the best it paid for."),
+        (StopReason.LENGTH, "(no path came to an end: the best one was cut off and answered from."),
+        (StopReason.EARLY, "(the search ended early:"),
+        (StopReason.TIME, "(the time was up:"),
+        (StopReason.HALTED, "(the search was halted:"),
+        (StopReason.COMPLETED, ""),
+    ],
+)
+def test_why_it_stopped_in_plain_words(reason: StopReason, said: str, tmp_path: Path) -> None:
+    second = drawn(made(stop_reason=reason, budget=900), tmp_path / "out").splitlines()[1]
+    assert second.startswith(said)
+    assert bool(second) == bool(said)

@@ -1,0 +1,139 @@
+"""Tokenizers: nothing is lost, pieces are bytes, and what a folder can lack."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.checkpoints import TOKENIZER_KINDS, smollm2_folder, write_checkpoint, write_tokenizer
+from tts_search.errors import InvalidInputError, ModelNotFoundError
+from tts_search.protocols import Sampling, Tokenizer
+from tts_search.tokenizer import PretrainedTokenizer
+
+KINDS = (*TOKENIZER_KINDS, "smollm2")
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+PROPERTY = settings(deadline=None, max_examples=50)
+
+
+@pytest.fixture(scope="module")
+def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PretrainedTokenizer]:
+    root = tmp_path_factory.mktemp("tokenizers")
+    folders = {str(kind): write_tokenizer(root / kind, kind) for kind in TOKENIZER_KINDS}
+    real = smollm2_folder()
+    return {kind: PretrainedTokenizer(place) for kind, place in (folders | ({"smollm2": real} if real else {})).items()}
+
+
+@pytest.fixture(params=KINDS)
+def tokenizer(request: pytest.FixtureRequest, tokenizers: dict[str, PretrainedTokenizer]) -> PretrainedTokenizer:
+    if request.param not in tokenizers:
+        pytest.skip("set TTS_SEARCH_SMOLLM2 to the folder of SmolLM2-135M")
+    return tokenizers[request.param]
+
+
+def known_bytes(tokenizer: PretrainedTokenizer) -> set[int]:
+    """SmolLM2's vocabulary lacks some control characters, and the first bytes of planes that have no characters yet."""
+    return {piece[0] for piece in tokenizer.pieces if len(piece) == 1}
+
+
+@PROPERTY
+@given(TEXT)
+def test_pieces_concatenate_to_the_text(tokenizers: dict[str, PretrainedTokenizer], text: str) -> None:
+    for kind, tokenizer in tokenizers.items():
+        if kind == "smollm2" and not known_bytes(tokenizer).issuperset(text.encode()):
+            continue
+        ids = tokenizer.encode(text)
+        assert b"".join(tokenizer.pieces[i] for i in ids) == text.encode()
+        assert tokenizer.decode(ids) == text
+
+
+@PROPERTY
+@given(TEXT, TEXT, st.integers(0, 100))
+def test_pieces_concatenate_wherever_ids_are_cut(
+    tokenizers: dict[str, PretrainedTokenizer], first: str, second: str, cut: int
+) -> None:
+    for kind, tokenizer in tokenizers.items():
+        if kind == "smollm2" and not known_bytes(tokenizer).issuperset((first + second).encode()):
+            continue
+        ids = (*tokenizer.encode(first), *tokenizer.encode(second))
+        parts = [b"".join(tokenizer.pieces[i] for i in part) for part in (ids[:cut], ids[cut:])]
+        assert b"".join(parts) == (first + second).encode()
+
+
+def test_it_is_a_tokenizer(tokenizer: PretrainedTokenizer) -> None:
+    assert isinstance(tokenizer, Tokenizer)
+    assert len(tokenizer) == len(tokenizer.pieces)
+    assert tokenizer.eos_ids
+    assert all(0 <= i < len(tokenizer) for i in tokenizer.eos_ids)
+
+
+def test_decode(tokenizer: PretrainedTokenizer) -> None:
+    ids = tokenizer.encode("So it is.\n\n")
+    end = next(iter(tokenizer.eos_ids))
+    assert tokenizer.decode((*ids, end)) == "So it is.\n\n"
+    assert tokenizer.decode(()) == ""
+    assert tokenizer.decode((10**9, -1)) == "", "ids that a padded vocabulary has and the tokenizer has not"
+    smile = tokenizer.encode("🙂")
+    if len(smile) > 1:
+        assert tokenizer.decode(smile[:-1]) == "\ufffd"
+
+
+def test_thinking_tags(tokenizers: dict[str, PretrainedTokenizer], tmp_path: Path) -> None:
+    tagged = tokenizers["merged"]
+    assert tagged.thinking is not None
+    assert [tagged.pieces[i] for i in tagged.thinking] == [b"<think>", b"</think>"]
+    assert tagged.encode("<think>a</think>") == (tagged.thinking[0], *tagged.encode("a"), tagged.thinking[1])
+    assert tagged.decode(tagged.thinking) == "<think></think>"
+    plain = PretrainedTokenizer(write_tokenizer(tmp_path, thinking=False))
+    assert plain.thinking is None
+    assert plain.decode(plain.encode("<think>")) == "<think>"
+
+
+def test_render(tokenizers: dict[str, PretrainedTokenizer]) -> None:
+    tokenizer = tokenizers["merged"]
+    text = tokenizer.render("hello")
+    assert text == tokenizer.render([{"role": "user", "content": "hello"}])
+    data = b"".join(tokenizer.pieces[i] for i in text).decode()
+    assert data == "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    assert len(tokenizer.render(turns)) > len(text)
+
+
+def test_without_a_chat_template(tmp_path: Path) -> None:
+    base = PretrainedTokenizer(write_tokenizer(tmp_path, chat_template=False))
+    assert base.render("Once upon a time") == base.encode("Once upon a time")
+    with pytest.raises(InvalidInputError, match="chat template"):
+        base.render([{"role": "user", "content": "hello"}])
+
+
+def test_malformed_messages(tmp_path: Path) -> None:
+    tokenizer = PretrainedTokenizer(write_tokenizer(tmp_path))
+    with pytest.raises(InvalidInputError, match="refused these messages"):
+        tokenizer.render([{"role": "user"}])
+
+
+def test_missing_folders(tmp_path: Path) -> None:
+    for place in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(ModelNotFoundError, match=r"tokenizer\.json"):
+            PretrainedTokenizer(place)
+
+
+def test_no_end_of_text(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    place = tmp_path / "tokenizer_config.json"
+    config = json.loads(place.read_text())
+    del config["eos_token"]
+    place.write_text(json.dumps(config))
+    with pytest.raises(InvalidInputError, match="eos_token"):
+        PretrainedTokenizer(tmp_path)
+
+
+def test_a_models_type_does_not_change_its_tokenizer(tmp_path: Path) -> None:
+    """AutoTokenizer would put Qwen2's own pre-tokenizer and normalizer in the place of these."""
+    alone = PretrainedTokenizer(write_tokenizer(tmp_path / "alone", "digits"))
+    beside = PretrainedTokenizer(write_checkpoint(tmp_path / "model", "qwen2", tokenizer="digits"))
+    text = "so it is.\n\nNow 123 e\u0301"
+    assert beside.encode(text) == alone.encode(text)
+    assert beside.sampling == Sampling(temperature=0.8, top_p=0.9, top_k=50)
+    assert alone.sampling == Sampling()
