@@ -56,6 +56,7 @@ class Noisy(FakeGenerator):
     async def generate(self, request):
         print("python noise")
         os.write(1, b"engine noise")
+        os.write(2, b"engine noise")
         return await super().generate(request)
 
 class Slow(FakeGenerator):
@@ -85,6 +86,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder holds a module of fakes; what the command changes in this process is put back."""
     (tmp_path / "cli_fakes.py").write_text(FAKES)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.syspath_prepend(str(tmp_path))
     before = dict(os.environ)
     yield tmp_path
@@ -178,7 +180,7 @@ def test_selectors(selector: str) -> None:
     ("generator", "args", "code", "said"),
     [
         ("Broken", (), 1, "error: the engine is gone"),
-        ("buggy", (), 1, "error: ZeroDivisionError: oh [no] (--debug shows where)"),
+        ("buggy", (), 1, "error: ZeroDivisionError: oh [no] (--debug shows more)"),
         ("good", ("--scorer", "cli_fakes:BadScorer"), 1, "error: scorer BadScorer raised KeyError: 'weights'"),
         ("good", ("--strategy", "cli_fakes:strategy"), 1, "raised RuntimeError: lost"),
         ("missing", (), 2, "error: no model folder at 'x': give an existing folder"),

@@ -1,108 +1,32 @@
-"""How a search looks in a terminal: the progress line, and a result drawn for people.
+"""A search result drawn for people: answer, thinking with step scores, candidates, token account.
 
-Colours and boxes only where the output is a terminal; in a pipe the same sections are plain text, one step a line.
-This module knows results and numbers; it knows no engine, and it decides nothing.
+In a terminal with colours and a frame around the answer; in a pipe the same as plain text, one step a line. It knows
+results; how they came about it does not know.
 """
 
 from __future__ import annotations
 
-import colorsys
-import os
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import IO, TypeGuard
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
-from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as ProgressBars
 from rich.style import Style
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
+from tts_search.cli.terminal import plain, writes_unicode
 from tts_search.result import Candidate, SearchResult, StopReason
-from tts_search.runner import OnProgress, Progress
 
-COMFORTABLE_WIDTH = 100  # columns; longer lines are hard to read
-UNWRAPPED_WIDTH = 1 << 16  # columns of a pipe: whoever reads it folds lines as they like
 BAR_CELLS = 5
+_SCALE = ((0xD6, 0x3B, 0x3B), (0xB8, 0x80, 0x00), (0x2C, 0x96, 0x4B))
 CANDIDATES_SHOWN = 8
-_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | dict.fromkeys(
-    range(127, 160), 0xFFFD
-)
-
-
-def console_for(stream: IO[str]) -> Console:
-    """A console that never changes the text it is given: no markup, no emoji codes, no highlighting."""
-    console = Console(file=stream, markup=False, emoji=False, highlight=False)
-    if console.is_terminal:
-        console.width = min(console.width, COMFORTABLE_WIDTH)
-    elif not os.environ.get("COLUMNS", "").isdigit():
-        console.width = UNWRAPPED_WIDTH
-    return console
-
-
-def animates(console: Console | None) -> TypeGuard[Console]:
-    """Whether a line that redraws itself belongs there."""
-    return console is not None and console.is_terminal and not console.is_dumb_terminal
-
-
-@contextmanager
-def loading(console: Console | None, what: str) -> Iterator[None]:
-    """A spinner while `what` is loaded; nothing where nothing can be animated."""
-    if not animates(console):
-        yield
-        return
-    with console.status(Text(f"Loading {what}", "dim"), spinner="dots" if _unicode(console) else "line"):
-        yield
-
-
-@contextmanager
-def searching(console: Console | None, budget: int | None) -> Iterator[OnProgress | None]:
-    """A line that counts tokens while a search runs; what it gives is the search's `on_progress`."""
-    if not animates(console):
-        yield None
-        return
-    bar = [BarColumn(bar_width=16)] if budget is not None and console.width >= 60 else []
-    with ProgressBars(
-        SpinnerColumn("dots" if _unicode(console) else "line"),
-        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-        *bar,
-        _Tokens(table_column=Column(no_wrap=True)),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    ) as bars:
-        task = bars.add_task("waiting for the first token", total=budget)
-        yield _throttled(lambda progress: bars.update(task, completed=progress.sampled_tokens, description="thinking"))
-
-
-def _throttled(show: Callable[[Progress], None], seconds: float = 0.05) -> OnProgress:
-    """Tokens come thousands a second, and nobody reads so fast."""
-    shown = 0.0
-
-    def on_progress(progress: Progress) -> None:
-        nonlocal shown
-        now = time.monotonic()
-        if progress.sampled_tokens and now - shown >= seconds:
-            shown = now
-            show(progress)
-
-    return on_progress
-
-
-class _Tokens(ProgressColumn):
-    """`12,345 of 16,000 tokens · 950/s`."""
-
-    def render(self, task: Task) -> Text:
-        if not task.completed:
-            return Text()
-        cap = f" of {task.total:,.0f}" if task.total else ""
-        speed = f" · {task.speed:,.0f}/s" if task.speed else ""
-        return Text(f"{task.completed:,.0f}{cap} tokens{speed}")
+_CHOSEN_BY = {
+    "best": "the highest score wins",
+    "majority": "the answer with the most votes wins",
+    "weighted": "the answer whose scores add up highest wins",
+    "logprob": "the highest mean log-probability wins",
+}
 
 
 def draw(result: SearchResult, console: Console) -> str:
@@ -115,23 +39,10 @@ def draw(result: SearchResult, console: Console) -> str:
 
 
 def drawn(what: RenderableType, console: Console) -> str:
-    """Text for this console; without the blanks that tables leave at the ends of lines, unless in a terminal."""
+    """Text for this console, without the blanks that tables leave at the ends of lines."""
     with console.capture() as capture:
         console.print(what)
-    text = capture.get()
-    return text if console.is_terminal else "".join(line.rstrip() + "\n" for line in text.splitlines())
-
-
-def error_line(message: str, console: Console) -> str:
-    """`error: ...`, never folded."""
-    with console.capture() as capture:
-        console.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
-    return capture.get()
-
-
-def plain(text: str) -> str:
-    """What a model wrote, without the control characters that could drive a terminal."""
-    return text.translate(_CONTROLS)
+    return "".join(line.rstrip(" ") + "\n" for line in capture.get().split("\n")[:-1])
 
 
 def remark(result: SearchResult) -> str | None:
@@ -143,15 +54,14 @@ def remark(result: SearchResult) -> str | None:
         if result.stop_reason is StopReason.BUDGET:
             return f"the budget of {cap} was spent before an answer was written: raise --budget"
         return "the model wrote nothing after its thinking: try another --seed, or more --answer-tokens"
-    if result.stop_reason is StopReason.BUDGET:
-        return f"the budget of {cap} was spent: this is the best answer it paid for. Raise --budget for a longer search"
-    if result.stop_reason is StopReason.LENGTH:
-        return "no path came to an end: the best one was cut off and answered from. Raise --max-tokens to let it finish"
-    return None
-
-
-def _unicode(console: Console) -> bool:
-    return console.encoding.lower().replace("-", "").startswith("utf")
+    return {
+        StopReason.BUDGET: f"the budget of {cap} was spent: this is the best it paid for. Raise --budget to search on",
+        StopReason.LENGTH: "no path came to an end: the best one was cut off and answered from. Raise --max-tokens to "
+        "let it finish",
+        StopReason.EARLY: "the search ended early: more of it could not have changed the choice",
+        StopReason.TIME: "the time was up: this is the best answer until then. Raise --seconds to search on",
+        StopReason.HALTED: "the search was halted: this is the best answer until then",
+    }.get(result.stop_reason)
 
 
 def _answer(result: SearchResult, console: Console) -> RenderableType:
@@ -167,8 +77,8 @@ def _answer(result: SearchResult, console: Console) -> RenderableType:
     score = "" if result.score is None else f"score {result.score:.2f}"
     colour = "green" if answer and not note else "yellow"
     return Panel(
-        Group(*lines), title=Text("Answer"), title_align="left", subtitle=score, subtitle_align="right", border_style=colour,
-        padding=(0, 2),
+        Group(*lines), title=Text("Answer"), title_align="left", subtitle=score, subtitle_align="right",
+        border_style=colour, padding=(0, 2),
     )  # fmt: skip
 
 
@@ -207,7 +117,7 @@ def _thinking(result: SearchResult, console: Console) -> tuple[str, str, Rendera
             table.add_row(label, words)
         elif score is None:
             words.stylize("dim")
-            table.add_row(label, Text("   –" if _unicode(console) else "   -", "dim"), "", words)
+            table.add_row(label, Text("   –" if writes_unicode(console) else "   -", "dim"), "", words)
         else:
             style = _colour(score)
             table.add_row(label, Text(f"{score:.2f}", style), Text(_bar(score, console), style), words)
@@ -215,17 +125,17 @@ def _thinking(result: SearchResult, console: Console) -> tuple[str, str, Rendera
 
 
 def _colour(score: float) -> Style:
-    """Red to green by way of amber, dark enough for a white background and light enough for a black one."""
-    red, green, blue = colorsys.hls_to_rgb(min(max(score, 0.0), 1.0) * 0.36, 0.45, 0.75)
-    return Style(color=f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}")
+    """Red to green by way of amber, each dark enough for a white background and light enough for a black one."""
+    place = min(max(score, 0.0), 1.0) * (len(_SCALE) - 1)
+    low = min(int(place), len(_SCALE) - 2)
+    channels = (round(a + (b - a) * (place - low)) for a, b in zip(_SCALE[low], _SCALE[low + 1], strict=True))
+    return Style(color="#" + "".join(f"{channel:02x}" for channel in channels))
 
 
 def _bar(score: float, console: Console) -> str:
     """The score once more as a length, for eyes and places without colour."""
-    eighths = round(min(max(score, 0.0), 1.0) * BAR_CELLS * 8)
-    if not _unicode(console):
-        return "#" * round(eighths / 8)
-    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
+    halves = round(min(max(score, 0.0), 1.0) * BAR_CELLS * 2)
+    return "━" * (halves // 2) + "╸" * (halves % 2) if writes_unicode(console) else "=" * ((halves + 1) // 2)
 
 
 def _candidates(result: SearchResult, console: Console) -> tuple[str, str, RenderableType | None]:
@@ -244,7 +154,7 @@ def _candidates(result: SearchResult, console: Console) -> tuple[str, str, Rende
         table.add_column(justify="right", no_wrap=True)
     table.add_column()
     table.add_row("", *(Text(name, "dim") for name in headings), Text("answer", "dim"))
-    mark = "▸" if _unicode(console) else ">"
+    mark = "▸" if writes_unicode(console) else ">"
     for i in shown:
         candidate = candidates[i]
         chosen = i == result.chosen
@@ -258,8 +168,9 @@ def _candidates(result: SearchResult, console: Console) -> tuple[str, str, Rende
         if chosen:
             words.stylize("bold")
         table.add_row(mark if chosen else "", *(cells[name] for name in headings), words)
+    chosen_by = _CHOSEN_BY.get(result.selector, f"chosen by {result.selector}")
     rest = [Text(f"and {more} more; --json has them all", "dim")] if more > 0 else []
-    return "Candidates", f"{len(candidates)} paths, selected by {result.selector}", Group(table, *rest)
+    return "Candidates", f"{len(candidates)} paths, {chosen_by}", Group(table, *rest)
 
 
 def _vote(candidate: Candidate) -> Text:
@@ -273,6 +184,8 @@ def _account(result: SearchResult) -> tuple[str, str, RenderableType]:
     usage = result.usage
     cap = f" of {result.budget:,} allowed" if result.budget else ""
     rows = [("sampled", f"{usage.sampled_tokens:,}{cap}, {usage.answer_tokens:,} of them for answers")]
+    if usage.saved_tokens:
+        rows.append(("saved", f"{usage.saved_tokens:,} by stopping early"))
     cached = (
         f", {usage.cached_tokens / usage.prompt_tokens:.0%} of it from the prefix cache" if usage.prompt_tokens else ""
     )

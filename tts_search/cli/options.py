@@ -1,0 +1,197 @@
+"""The options of the commands, each as a type to annotate a parameter with, and what is refused before anything loads.
+
+Names come from the tables of the API, so that a new strategy or selector is an option at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection
+from typing import Annotated
+
+import typer
+
+from tts_search.api import EFFORTS, GENERATORS, STRATEGIES
+from tts_search.models import EMBEDDED
+from tts_search.result import SELECTORS
+
+SCORERS = ("auto", "sprm", "none")
+_MODEL, _SEARCH, _SAMPLING, _OUTPUT = "Model", "Search", "Sampling", "Output"
+_OBJECT = "or [cyan]package.module:Object[/cyan] of yours"
+
+
+def _choice(names: Collection[str], *, objects: bool = False) -> Callable[[str | None], str | None]:
+    """Only names of the table."""
+
+    def check(value: str | None) -> str | None:
+        if value is None or value in names or (objects and ":" in value):
+            return value
+        also = ", and no package.module:Object" if objects else ""
+        raise typer.BadParameter(f"{value!r} is none of {', '.join(names)}{also}")
+
+    return check
+
+
+def _whole(at_least: int | None = None) -> Callable[[str], int]:
+    """A parser whose error names the value, which typer's own does not."""
+    limit = "" if at_least is None else f" of at least {at_least}"
+
+    def parse(value: str) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            number = None
+        if number is None or (at_least is not None and number < at_least):
+            raise typer.BadParameter(f"{str(value)!r} is not a whole number{limit}")
+        return number
+
+    return parse
+
+
+def _number(accepted: Callable[[float], bool], wanted: str) -> Callable[[str], float]:
+    def parse(value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not accepted(number):  # neither is NaN
+            raise typer.BadParameter(f"{str(value)!r} is not a number {wanted}")
+        return number
+
+    return parse
+
+
+def _names(names: Collection[str]) -> str:
+    return ", ".join(f"[cyan]{name}[/cyan]" for name in names)
+
+
+Question = Annotated[str, typer.Argument(metavar="QUESTION", help="The question; - reads it from standard input.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", "-m", metavar="MODEL", rich_help_panel=_MODEL, show_default=EMBEDDED,
+        help="A model folder, a hub id, or [cyan]embedded[/cyan]: the small one in the package, for number puzzles.",
+    ),
+]  # fmt: skip
+GeneratorName = Annotated[
+    str,
+    typer.Option(
+        "--generator", metavar="NAME", rich_help_panel=_MODEL, callback=_choice(GENERATORS, objects=True),
+        help=f"The engine: {_names(GENERATORS)} {_OBJECT}. [cyan]auto[/cyan] takes vLLM for a model of yours where it "
+        "is installed, else transformers.",
+    ),
+]  # fmt: skip
+ScorerName = Annotated[
+    str,
+    typer.Option(
+        "--scorer", metavar="NAME", rich_help_panel=_MODEL, callback=_choice(SCORERS, objects=True),
+        help=f"What scores the steps: {_names(SCORERS)} {_OBJECT}. [cyan]sprm[/cyan] is the model's own head, "
+        "[cyan]auto[/cyan] too if it has one.",
+    ),
+]  # fmt: skip
+EffortName = Annotated[
+    str | None,
+    typer.Option(
+        "--effort", "-e", metavar="NAME", rich_help_panel=_SEARCH, callback=_choice(EFFORTS), show_default="medium",
+        help=f"How many thoughts to choose from: {', '.join(f'[cyan]{e}[/cyan] ({n})' for e, n in EFFORTS.items())}.",
+    ),
+]  # fmt: skip
+StrategyName = Annotated[
+    str | None,
+    typer.Option(
+        "--strategy", metavar="NAME", rich_help_panel=_SEARCH, callback=_choice(STRATEGIES, objects=True),
+        help=f"The algorithm, instead of an effort: {_names(STRATEGIES)} {_OBJECT}.",
+    ),
+]  # fmt: skip
+N = Annotated[
+    int | None,
+    typer.Option(
+        "--n",
+        "-n",
+        metavar="N",
+        parser=_whole(1),
+        rich_help_panel=_SEARCH,
+        help="Choose from so many thoughts (best_of_n).",
+    ),
+]
+Budget = Annotated[
+    int | None,
+    typer.Option(
+        "--budget", "-b", metavar="TOKENS", parser=_whole(1), rich_help_panel=_SEARCH, show_default="no limit",
+        help="Hard cap on sampled tokens, thinking and answer together.",
+    ),
+]  # fmt: skip
+Seconds = Annotated[
+    float | None,
+    typer.Option(
+        "--seconds", metavar="S", rich_help_panel=_SEARCH, show_default="no limit",
+        parser=_number(lambda s: 0 < s < math.inf, "above 0"),
+        help="Stop the search after so long, and answer from the best so far.",
+    ),
+]  # fmt: skip
+EarlyStop = Annotated[
+    float | None,
+    typer.Option(
+        "--early-stop", metavar="MARGIN", rich_help_panel=_SEARCH, show_default="off",
+        parser=_number(lambda m: 0 <= m <= 1, "of 0 to 1"),
+        help="Stop once no other path can beat the leader by more than this margin of score; for majorities, once no "
+        "votes to come can.",
+    ),
+]  # fmt: skip
+SelectorName = Annotated[
+    str | None,
+    typer.Option(
+        "--selector", metavar="NAME", rich_help_panel=_SEARCH, callback=_choice(SELECTORS),
+        show_default="best, or majority without scores",
+        help="The answer of the [cyan]best[/cyan] score, of the [cyan]majority[/cyan], of the majority "
+        "[cyan]weighted[/cyan] by score, or of the best mean [cyan]logprob[/cyan]. All but the first have every "
+        "thought answered, and pay for it.",
+    ),
+]  # fmt: skip
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed", metavar="N", parser=_whole(), rich_help_panel=_SAMPLING, help="Equal seeds give equal searches."
+    ),
+]
+MaxTokens = Annotated[
+    int,
+    typer.Option(
+        "--max-tokens", metavar="TOKENS", parser=_whole(1), rich_help_panel=_SAMPLING, help="Limit of one thought."
+    ),
+]
+AnswerTokens = Annotated[
+    int,
+    typer.Option(
+        "--answer-tokens", metavar="TOKENS", parser=_whole(1), rich_help_panel=_SAMPLING, help="Limit of one answer."
+    ),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature", metavar="T", rich_help_panel=_SAMPLING, show_default="the model's own",
+        parser=_number(lambda t: 0 <= t < math.inf, "of at least 0"),
+        help="0 always takes the likeliest token.",
+    ),
+]  # fmt: skip
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        "--top-p", metavar="P", rich_help_panel=_SAMPLING, show_default="the model's own",
+        parser=_number(lambda p: 0 < p <= 1, "above 0 and at most 1"),
+        help="Draw from the likeliest tokens that hold this much probability.",
+    ),
+]  # fmt: skip
+Json = Annotated[
+    bool, typer.Option("--json", metavar="", rich_help_panel=_OUTPUT, help="Print one JSON object and nothing else.")
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", metavar="", rich_help_panel=_OUTPUT, help="Print the answer alone; no progress."),
+]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug", metavar="", rich_help_panel=_OUTPUT, help="Show tracebacks, and what the libraries have to say."
+    ),
+]

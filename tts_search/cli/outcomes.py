@@ -1,0 +1,52 @@
+"""What becomes of a command: exit codes that scripts can rely on, and every failure as one line. Runs nothing."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from tts_search.cli.terminal import say, say_error
+from tts_search.errors import (
+    HeadMismatchError,
+    InvalidInputError,
+    MissingDependencyError,
+    ModelNotFoundError,
+    TTSError,
+)
+
+FAILED, INVALID, NO_ANSWER, INTERRUPTED = 1, 2, 3, 130
+_INVALID = (InvalidInputError, ModelNotFoundError, HeadMismatchError, MissingDependencyError)
+
+EXIT_CODES = """[bold]Exit codes[/bold]
+
+    0  answered, if only with what the budget paid for (the output says so)
+    1  the search failed: its generator, scorer or strategy
+    2  unusable input: an option, the question, the model, a missing package
+    3  no answer: the model wrote none
+  130  interrupted
+"""
+
+
+@contextmanager
+def outcomes(debug: bool) -> Iterator[None]:
+    """Every failure as one line on standard error, and its exit code."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except KeyboardInterrupt:
+        say("interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        message = str(error)
+        if not isinstance(error, TTSError):
+            message = f"{type(error).__name__}: {error}"
+        if not debug and not isinstance(error, _INVALID):
+            message += " (--debug shows more)"
+        say_error(message)
+        raise typer.Exit(INVALID if isinstance(error, _INVALID) else FAILED) from error

@@ -1,0 +1,183 @@
+"""The `solve` command: one question in, one answer out.
+
+Reads the question, opens a searcher, runs the search, prints the result. It knows the API and no engine; how things
+look is `report`'s and `terminal`'s matter.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from dataclasses import replace
+from typing import Any, cast
+
+import typer
+
+from tts_search.api import EFFORTS, STRATEGIES, Searcher
+from tts_search.cli import options, report, terminal
+from tts_search.cli.outcomes import EXIT_CODES, NO_ANSWER, outcomes
+from tts_search.cli.plugins import import_object, make_object
+from tts_search.errors import InvalidInputError
+from tts_search.models import EMBEDDED
+from tts_search.protocols import Generator, Scorer, Strategy
+from tts_search.result import SELECTORS, SearchResult
+from tts_search.strategies.best_of_n import BestOfN
+
+HELP_BELOW = f"""[bold]Examples[/bold]
+
+[cyan]tts-search solve "Using the numbers 4, 6, 9 and 13, make 87." -e high[/cyan]
+  Best of 32, with the small model in the package: nothing to download.
+
+[cyan]tts-search solve "Is 1001 prime?" --model ./my-model --budget 20000[/cyan]
+  A model of yours, and never more than 20,000 sampled tokens.
+
+[cyan]cat question.txt | tts-search solve - -n 16 --json > result.json[/cyan]
+  Everything about a Best-of-16 search as one JSON object.
+
+[cyan]tts-search solve "..." --scorer my_package.rewards:Judge[/cyan]
+  A scorer of yours, from an installed package or the current folder.
+
+{EXIT_CODES}"""
+
+
+def solve(
+    question: options.Question,
+    model: options.Model = None,
+    generator: options.GeneratorName = "auto",
+    scorer: options.ScorerName = "auto",
+    effort: options.EffortName = None,
+    strategy: options.StrategyName = None,
+    n: options.N = None,
+    budget: options.Budget = None,
+    selector: options.SelectorName = None,
+    seconds: options.Seconds = None,
+    early_stop: options.EarlyStop = None,
+    seed: options.Seed = 0,
+    max_tokens: options.MaxTokens = 32_768,
+    answer_tokens: options.AnswerTokens = 1024,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Answer one question by search: think several times, score every step, answer from the best thinking.
+
+    The answer, the scored thinking and the token account go to standard output, progress and errors to standard error.
+    """
+    from tts_search.cli.progress import searching
+
+    with outcomes(debug):
+        text = _read(question)
+        chosen = _strategy(strategy, effort, n)
+        if scorer == "none" and selector is not None and SELECTORS[selector].needs_scores:
+            raise InvalidInputError(f"--selector {selector} needs step scores: use --selector majority, or a scorer")
+        if model is not None and ":" in generator:
+            raise InvalidInputError(f"--generator {generator} brings its own model: leave --model out")
+        screen = None if quiet else terminal.console_for(sys.stderr)
+        with terminal.own_streams(debug):
+            if screen is not None:
+                screen.file = sys.stderr
+            terminal.silence_logs(debug)
+            if terminal.animates(screen):
+                terminal.download(model)  # under the hub's own progress bars: it can take long
+            terminal.silence_bars(debug)
+            with terminal.loading(screen, generator if ":" in generator else model or EMBEDDED):
+                searcher = _open(model or EMBEDDED, generator, scorer, max_tokens, answer_tokens, temperature, top_p)
+            with searcher, searching(screen, budget) as on_progress:
+                result = searcher.search(
+                    text,
+                    strategy=chosen,
+                    budget=budget,
+                    selector=selector,
+                    seconds=seconds,
+                    early_stop=early_stop,
+                    seed=seed,
+                    on_progress=on_progress,
+                )
+        _print(result, json=json, quiet=quiet)
+        if not result.answer.strip():
+            terminal.say_error(f"no answer: {report.remark(result)}")
+            raise typer.Exit(NO_ANSWER)
+
+
+def _read(question: str) -> str:
+    """The question itself, or standard input for `-`. An empty one is refused here, before a model is loaded."""
+    if question == "-":
+        raw = sys.stdin.buffer.read()
+        try:
+            question = raw.decode("utf-8-sig").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise InvalidInputError(
+                f"standard input is not UTF-8 text: byte 0x{raw[error.start]:02x} at position {error.start}; "
+                "convert it first, for example with iconv -f latin1 -t utf-8"
+            ) from error
+    if not question.strip():
+        raise InvalidInputError("the question is empty: give a text, or - to read it from standard input")
+    if any("\ud800" <= character <= "\udfff" for character in question):
+        raise InvalidInputError("the question is not UTF-8 text: check the terminal's encoding (LANG, LC_ALL)")
+    return question
+
+
+def _strategy(name: str | None, effort: str | None, n: int | None) -> Strategy:
+    if effort is not None and (name is not None or n is not None):
+        other = f"--strategy {name}" if name is not None else f"--n {n}"
+        raise InvalidInputError(f"give --effort {effort} or {other}, not both: an effort is a strategy with its n")
+    if n is not None:
+        if name not in (None, "best_of_n"):
+            raise InvalidInputError(f"--n {n} belongs to --strategy best_of_n, not to {name}")
+        return BestOfN(n=n)
+    if name is None:
+        return BestOfN(n=EFFORTS[effort or "medium"])
+    if name in STRATEGIES:
+        return STRATEGIES[name]
+    found = import_object(name, "--strategy")
+    found = found() if isinstance(found, type) else found
+    if callable(found):
+        return cast(Strategy, found)
+    raise InvalidInputError(f"--strategy {name} is no strategy: it must be a function of a tree that yields Expands")
+
+
+def _open(
+    model: str,
+    generator: str,
+    scorer: str,
+    max_tokens: int,
+    answer_tokens: int,
+    temperature: float | None,
+    top_p: float | None,
+) -> Searcher:
+    judge: Any = make_object(scorer, "--scorer", Scorer) if ":" in scorer else None if scorer == "none" else scorer
+    engine = make_object(generator, "--generator", Generator) if ":" in generator else generator
+    searcher = Searcher(model, generator=engine, scorer=judge, max_tokens=max_tokens, answer_tokens=answer_tokens)
+    if temperature is None and top_p is None:
+        return searcher
+    # Only the loaded engine knows the defaults of its model, which hold for what was not given.
+    engine = searcher.generator
+    own = engine.sampling
+    sampling = replace(
+        own,
+        temperature=own.temperature if temperature is None else temperature,
+        top_p=own.top_p if top_p is None else top_p,
+    )
+    return Searcher(
+        generator=engine, scorer=judge, sampling=sampling, max_tokens=max_tokens, answer_tokens=answer_tokens
+    )
+
+
+def _print(result: SearchResult, *, json: bool, quiet: bool) -> None:
+    """Write the result to standard output. A reader who has seen enough (`| head`) is no failure."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # JSON is UTF-8; other text must not fail on a terminal that is not
+        sys.stdout.reconfigure(encoding="utf-8" if json else None, errors="backslashreplace")
+    if json:
+        text = result.to_json() + "\n"
+    elif quiet:
+        text = terminal.plain(result.answer.strip()) + "\n" if result.answer.strip() else ""
+    else:
+        text = report.draw(result, terminal.console_for(sys.stdout))
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it flushes at the end
