@@ -160,6 +160,10 @@ def test_bad_questions(searcher: Searcher, question: Any, says: str) -> None:
         ({"effort": "extreme"}, "unknown effort 'extreme': choose from low, medium, high"),
         ({"effort": "low", "strategy": "single"}, "not both"),
         ({"selector": "worst"}, "unknown selector 'worst'"),
+        ({"strategy": "mcts"}, "give it a budget"),
+        ({"seconds": 0}, "seconds must be positive"),
+        ({"early_stop": 2.0}, "margin in"),
+        ({"early_stop": 0.1, "selector": "logprob"}, "'logprob'"),
         ({"temperature": 1.0}, "unknown option 'temperature'"),
     ],
 )

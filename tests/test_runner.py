@@ -1,6 +1,8 @@
 """The runner with fakes: the cap, the accounts, the contracts, the ways a search can end."""
 
+import asyncio
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tts_search import BestOfN, Completion, Expand, Plan, Request, Tree, Until
+from tts_search import MCTS, BestOfN, Completion, Expand, Plan, Request, StepBeamSearch, Tree, Until
 from tts_search.errors import GeneratorError, InvalidInputError, ScorerError, StrategyError
 from tts_search.protocols import Strategy
 from tts_search.result import SELECTORS, StopReason
@@ -312,3 +314,74 @@ def test_a_strategy_that_raises_or_never_ends() -> None:
         run_search(FakeGenerator(), raises)
     with pytest.raises(StrategyError, match="asked 1001 times for what cannot grow"):
         run_search(FakeGenerator(), never)
+
+
+# Ways to end a search before its strategy does.
+
+
+def test_early_stop_at_a_sure_leader_saves_the_rest() -> None:
+    generator, sure = FakeGenerator(), FakeScorer(lambda _: 0.95)
+    result = run_search(generator, BestOfN(n=32, wave=4), scorer=sure, budget=4000, early_stop=0.1)
+    assert result.stop_reason is StopReason.EARLY
+    assert len(result.candidates) == 4
+    assert 0 < result.usage.saved_tokens <= 4000 - result.usage.sampled_tokens
+    assert result.chosen is not None and result.candidates[result.chosen].answer is not None  # noqa: PT018
+    unsure = run_search(generator, BestOfN(n=32, wave=4), scorer=sure, budget=4000, early_stop=0.01)
+    assert (unsure.stop_reason, len(unsure.candidates)) == (StopReason.COMPLETED, 32)
+
+
+@pytest.mark.parametrize("selector", ["majority", "weighted"])
+def test_early_stop_of_a_decided_vote_changes_no_answer(selector: str) -> None:
+    def often_a(prefix: tuple[int, ...], seed: int) -> int:
+        return {CLOSE: 97 if seed % 4 else 98, 97: END, 98: END}.get(prefix[-1], CLOSE if prefix[-1] == STEP else STEP)
+
+    generator = FakeGenerator(script=lambda p, s: 99 if p[-1] == 257 else often_a(p, s))
+    full = run_search(generator, BestOfN(n=16, wave=2), selector=selector, scorer=FakeScorer())
+    early = run_search(generator, BestOfN(n=16, wave=2), selector=selector, scorer=FakeScorer(), early_stop=0.0)
+    assert early.stop_reason is StopReason.EARLY
+    assert len(early.candidates) < len(full.candidates) == 16
+    assert early.answer == full.answer
+
+
+def test_a_function_of_the_tree_can_stop_any_search() -> None:
+    result = run_search(FakeGenerator(), MCTS(until=Until.STEP), budget=5000, stop_when=lambda tree: len(tree) > 10)
+    assert result.stop_reason is StopReason.EARLY
+    assert result.tree is not None
+    assert 10 < len(result.tree) <= 16
+    with pytest.raises(StrategyError, match="ZeroDivisionError"):
+        run_search(FakeGenerator(), MCTS(), budget=500, stop_when=lambda tree: 1 / 0 > 0)
+
+
+class Slow(FakeGenerator):
+    async def generate(self, request: Request) -> list[Completion]:
+        await asyncio.sleep(3600 if request.seeds[0] % 2 and len(request.stop_ids) > 1 else 0)
+        return await super().generate(request)
+
+
+def test_the_clock_ends_a_search_with_the_best_so_far() -> None:
+    result = run_search(Slow(), StepBeamSearch(width=2, branching=4), seconds=0.2)
+    assert result.stop_reason is StopReason.TIME
+    assert result.usage.seconds < 5
+    assert result.chosen is not None and result.candidates[result.chosen].answer is not None  # noqa: PT018
+
+
+def test_a_halt_from_another_thread_keeps_what_is_complete() -> None:
+    def one_path_hangs(request: Request) -> float:
+        return 3600 if request.seeds[0] % 2 else 0
+
+    class Hanging(FakeGenerator):
+        async def generate(self, request: Request) -> list[Completion]:
+            await asyncio.sleep(one_path_hangs(request) if len(request.prefix) < 8 else 0)
+            return await super().generate(request)
+
+    class Single(BestOfN):
+        def __call__(self, tree: Tree) -> Plan:
+            yield [Expand(tree.root, max_tokens=100 + i, until=Until.THOUGHT) for i in range(self.n)]
+
+    halt = threading.Event()
+    threading.Timer(0.2, halt.set).start()
+    result = run_search(Hanging(), Single(n=8), halt=halt, budget=2000)
+    assert result.stop_reason is StopReason.HALTED
+    assert result.chosen is not None and result.candidates[result.chosen].answer is not None  # noqa: PT018
+    assert 0 < len(result.candidates) < 8
+    assert result.usage.sampled_tokens <= 2000

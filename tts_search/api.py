@@ -222,6 +222,7 @@ class Searcher:
         budget = options.get("budget")
         if budget is not None:
             _positive("budget", budget)
+        strategy = _resolve_strategy(options.get("strategy"), options.get("effort"))
         scored = self._runner.scorer is not None
         selector = resolve_selector(options.get("selector") or ("best" if scored else "majority"))
         if selector.needs_scores and not scored:
@@ -229,7 +230,11 @@ class Searcher:
                 f"selector {selector.name!r} needs step scores, and {self.generator.name!r} has no SPRM head: pass "
                 "scorer=..., a model folder with a head, or selector='majority'"
             )
-        strategy = _resolve_strategy(options.get("strategy"), options.get("effort"))
+        limits = (budget, options.get("seconds"), options.get("stop_when"), options.get("halt"))
+        if getattr(strategy, "endless", False) and all(limit is None for limit in limits):
+            raise InvalidInputError(
+                f"{strategy!r} searches until it is stopped: give it a budget, such as budget=160_000"
+            )
         seconds, margin = options.get("seconds"), options.get("early_stop")
         if seconds is not None and not seconds > 0:
             raise InvalidInputError(f"seconds must be positive, or None for no limit; got {seconds!r}")
@@ -322,7 +327,7 @@ class _LoopThread:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for the work; Ctrl-C cancels it and waits until it has let go of the engine."""
+        """Wait for the work; Ctrl-C cancels it."""
         future = self.submit(work)
         try:
             return future.result()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tts_search.errors import InvalidInputError
 from tts_search.protocols import Expand, Plan, Until
@@ -24,6 +24,8 @@ class MCTS:
     one more visit, worth 0, along its path. `selection="puct"` explores a child by its share of its siblings' values. A
     path that ended or cannot grow is never selected again.
     """
+
+    endless: ClassVar[bool] = True  # grows until something stops it: a search without any limit is refused
 
     children: int = 4
     expansion_tokens: int | None = 1024
