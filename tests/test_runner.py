@@ -349,7 +349,7 @@ def test_a_function_of_the_tree_can_stop_any_search() -> None:
     assert result.tree is not None
     assert 10 < len(result.tree) <= 16
     with pytest.raises(StrategyError, match="ZeroDivisionError"):
-        run_search(FakeGenerator(), MCTS(), budget=500, stop_when=lambda tree: 1 / 0 > 0)
+        run_search(FakeGenerator(), MCTS(until=Until.STEP), budget=500, stop_when=lambda tree: 1 / 0 > 0)
 
 
 class Slow(FakeGenerator):

@@ -1,0 +1,68 @@
+"""The shipped suites accept what this package ships, and notice what is broken."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import pytest
+
+from tts_search.protocols import Scorer, Strategy
+from tts_search.scorers.sprm import EngineSPRM
+from tts_search.strategies.beam import StepBeamSearch
+from tts_search.strategies.best_of_n import BestOfN
+from tts_search.strategies.dvts import DVTS
+from tts_search.strategies.mcts import MCTS
+from tts_search.testing import FakeScorer
+from tts_search.testing.conformance import ScorerConformance, StrategyConformance
+from tts_search.tree import Trajectory
+
+
+class TestFakeScorer(ScorerConformance):
+    def make_scorer(self) -> Scorer:
+        return FakeScorer()
+
+
+class TestEngineSPRM(ScorerConformance):
+    def make_scorer(self) -> Scorer:
+        return EngineSPRM()
+
+
+class TestBestOfN(StrategyConformance):
+    def make_strategy(self) -> Strategy:
+        return BestOfN()
+
+
+class TestMCTS(StrategyConformance):
+    def make_strategy(self) -> Strategy:
+        return MCTS()
+
+
+class TestBeamSearch(StrategyConformance):
+    def make_strategy(self) -> Strategy:
+        return StepBeamSearch()
+
+
+class TestDVTS(StrategyConformance):
+    def make_strategy(self) -> Strategy:
+        return DVTS()
+
+
+@dataclasses.dataclass
+class Forgetful:
+    """Scores half of the steps, and differently each time."""
+
+    calls: int = 0
+
+    def score(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
+        self.calls += 1
+        return [[1 / self.calls] * (len(t.step_ends) // 2) for t in trajectories]
+
+
+def test_a_broken_scorer_is_noticed() -> None:
+    class Suite(ScorerConformance):
+        def make_scorer(self) -> Scorer:
+            return Forgetful()
+
+    with pytest.raises(AssertionError):
+        Suite().test_one_value_per_step()
+    with pytest.raises(AssertionError):
+        Suite().test_a_value_depends_on_its_trajectory_alone()

@@ -1,0 +1,283 @@
+"""The generator that runs wherever torch does: Hugging Face transformers, batching whatever is in flight.
+
+One thread owns the model. Requests reach it through a queue, and their completions come back to the event loop they
+were made on. How tokens are decoded is `decoding`'s matter; this module knows loading, checking and delivering.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tts_search.errors import GeneratorError, InvalidInputError, MissingDependencyError, ModelNotFoundError
+from tts_search.models import model_folder
+from tts_search.protocols import Completion, Request, Sampling
+from tts_search.tokenizer import PretrainedTokenizer
+
+if TYPE_CHECKING:
+    from tts_search.generators.decoding import Decoder, Job
+    from tts_search.head import SPRM, SPRMConfig
+
+
+class TransformersGenerator:
+    """Continues token sequences with a model of `transformers`, on any machine.
+
+    Args:
+        model: a model folder, the id of a model on the Hugging Face hub, or `"embedded"`. Code that comes with a model
+            is never run.
+        head: the folder of an SPRM head; `"auto"` takes the one in the model's folder if there is one; None goes
+            without scores.
+        device: `"cpu"`, `"cuda:1"`, ...; `"auto"` prefers CUDA to MPS to the CPU.
+        dtype: `"float32"`, `"bfloat16"`, ...; `"auto"` keeps the checkpoint's. The head always computes in fp32.
+        max_batch: continuations in flight at once; more of them wait for a free slot.
+        context_tokens: the longest prefix plus completion, where it is to be shorter than the model's.
+        threads: CPU threads for the model, None for torch's default. A model of a few million parameters is fastest
+            with 1.
+        prefix_cache_tokens: how many tokens of earlier sequences to keep, so that continuing one of them does not read
+            its prefix again; 0 for none. Scores and tokens are the same up to rounding.
+
+    Raises:
+        ModelNotFoundError: no model, no tokenizer, or no head there.
+        HeadMismatchError: the head does not fit the model.
+        InvalidInputError: an argument is out of range.
+        MissingDependencyError: torch or transformers is not installed.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        head: str | Path | Literal["auto"] | None = "auto",
+        device: str = "auto",
+        dtype: str = "auto",
+        max_batch: int = 64,
+        context_tokens: int | None = None,
+        threads: int | None = None,
+        prefix_cache_tokens: int = 16_384,
+    ) -> None:
+        if max_batch < 1:
+            raise InvalidInputError(f"max_batch must be at least 1, got {max_batch}")
+        if threads is not None and threads < 1:
+            raise InvalidInputError(f"threads must be at least 1, or None for torch's default; got {threads}")
+        if prefix_cache_tokens < 0:
+            raise InvalidInputError(f"prefix_cache_tokens must not be negative, got {prefix_cache_tokens}")
+        try:
+            from tts_search.generators.decoding import Decoder
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"the transformers generator needs torch and transformers ({error}): pip install torch transformers"
+            ) from error
+        folder = model_folder(model)
+        self._name = folder.name if Path(model).is_dir() else str(model)
+        self._tokenizer = PretrainedTokenizer(folder)
+        policy = _load_policy(folder, device, dtype)
+        config = policy.config.get_text_config()
+        self._context_tokens = _context(config, context_tokens)
+        sprm = _load_head(folder, head, config.hidden_size)
+        self._head_config = None if sprm is None else sprm.config
+        decoder = Decoder(
+            policy,
+            None if sprm is None else sprm.to(policy.device),
+            vocabulary=min(config.vocab_size, len(self._tokenizer)),
+            max_rows=max_batch,
+            max_tokens=self._context_tokens + 1,
+            prefix_tokens=prefix_cache_tokens,
+        )
+        self._worker = _Worker(decoder, threads)
+        # A generator that is dropped without `aclose` must not keep its thread, and with it the model.
+        self._finalizer = weakref.finalize(self, self._worker.stop)
+
+    @property
+    def name(self) -> str:
+        """The model folder's name, or the model's name on the hub."""
+        return self._name
+
+    @property
+    def tokenizer(self) -> PretrainedTokenizer:
+        """The model's tokenizer."""
+        return self._tokenizer
+
+    @property
+    def context_tokens(self) -> int:
+        """The longest prefix plus completion, in tokens."""
+        return self._context_tokens
+
+    @property
+    def sampling(self) -> Sampling:
+        """The model's own sampling defaults, the paper's where it has none."""
+        return self._tokenizer.sampling
+
+    @property
+    def head_config(self) -> SPRMConfig | None:
+        """The config of the head, None where there is none."""
+        return self._head_config
+
+    async def generate(self, request: Request) -> Sequence[Completion]:
+        """One completion per seed, in their order. Cancelling the call frees its slots at the next token.
+
+        Raises:
+            GeneratorError: the request does not fit the context, the model's logits are NaN, the engine ran out of
+                memory, or it is closed.
+        """
+        from tts_search.generators.decoding import Job
+
+        self._check(request)
+        if not request.seeds:
+            return []
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Sequence[Completion]] = loop.create_future()
+        job = Job(
+            request,
+            stop_ids=request.stop_ids | self._tokenizer.eos_ids,
+            deliver=lambda result: _call(loop, _settle, future, result),
+            progress=None if (report := request.on_tokens) is None else lambda count: _call(loop, report, count),
+        )
+        self._worker.submit(job)
+        try:
+            return await future
+        finally:
+            job.cancelled = True  # of no consequence for a job that is done
+
+    async def aclose(self) -> None:
+        """Stop the engine and free the model; what is in flight fails. Calling it twice is harmless."""
+        self._finalizer()
+        await asyncio.to_thread(self._worker.join)
+
+    def _check(self, request: Request) -> None:
+        if not request.prefix:
+            raise GeneratorError("the prefix is empty: a language model needs at least one token to continue")
+        if request.max_tokens < 1:
+            raise GeneratorError(f"max_tokens must be at least 1, got {request.max_tokens}")
+        wanted = len(request.prefix) + request.max_tokens
+        if wanted > self._context_tokens:
+            raise GeneratorError(
+                f"a prefix of {len(request.prefix)} tokens and max_tokens={request.max_tokens} make {wanted} tokens, "
+                f"but {self._name} holds {self._context_tokens}: ask for fewer tokens"
+            )
+        if outside := [i for i in request.prefix if not 0 <= i < len(self._tokenizer)]:
+            raise GeneratorError(f"the prefix holds ids that {self._name} has no token for: {outside[:5]}")
+
+
+class _Worker:
+    """The thread that owns the decoder."""
+
+    def __init__(self, decoder: Decoder, threads: int | None) -> None:
+        self._decoder: Decoder | None = decoder
+        self._threads = threads
+        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._closed = False
+        # A daemon, so that a program that forgot to close the generator can end.
+        self._thread = threading.Thread(target=self._run, name="tts-search-transformers", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        with self._lock:
+            if self._closed:
+                raise GeneratorError("this generator is closed: make a new one")
+            self._inbox.put(job)
+
+    def stop(self) -> None:
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._inbox.put(None)
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def _run(self) -> None:
+        decoder = self._decoder
+        assert decoder is not None
+        try:
+            if self._threads is not None:
+                import torch
+
+                torch.set_num_threads(self._threads)
+            while self._take_in(decoder):
+                try:
+                    decoder.step()
+                except Exception as error:  # out of memory, a kernel that fails: the next request may well succeed
+                    failure = GeneratorError(f"the engine failed while decoding: {type(error).__name__}: {error}")
+                    failure.__cause__ = error
+                    decoder.fail(failure)
+        finally:
+            with self._lock:  # from here on nothing can be submitted, so nothing can be left waiting
+                self._closed = True
+            while not self._inbox.empty():
+                if (job := self._inbox.get()) is not None:
+                    decoder.submit(job)
+            decoder.fail(GeneratorError("the generator was closed while this request was in flight"))
+            self._decoder = None
+
+    def _take_in(self, decoder: Decoder) -> bool:
+        """Hand over what has arrived, waiting for something to do; False when it is time to stop."""
+        while decoder.idle or not self._inbox.empty():
+            job = self._inbox.get()
+            if job is None:
+                return False
+            decoder.submit(job)
+        return True
+
+
+def _load_policy(folder: Path, device: str, dtype: str) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise InvalidInputError(f'dtype must be "auto" or a torch float type such as "bfloat16", got {dtype!r}')
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # a command line has its own
+    try:
+        policy: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelNotFoundError(f"no causal language model can be loaded from {str(folder)!r}: {error}") from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    try:
+        return policy.eval().requires_grad_(False).to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidInputError(f"the model cannot be put on device {device!r}: {error}") from error
+
+
+def _load_head(folder: Path, head: str | Path | None, hidden_size: int) -> SPRM | None:
+    from tts_search.head import SPRM, head_folder
+
+    if head == "auto":
+        head = head_folder(folder)
+    return None if head is None else SPRM.from_pretrained(head, hidden_size=hidden_size)
+
+
+def _context(config: Any, asked: int | None) -> int:
+    limit: int | None = getattr(config, "max_position_embeddings", None)
+    if limit is None and asked is None:
+        raise InvalidInputError("the model's config names no max_position_embeddings: pass context_tokens")
+    if asked is not None and (asked < 2 or (limit is not None and asked > limit)):
+        raise InvalidInputError(f"context_tokens must be between 2 and the model's {limit}, got {asked}")
+    context = asked or limit
+    assert context is not None
+    return context
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: object) -> None:
+    with suppress(RuntimeError):  # the loop is closed: nobody is waiting any more
+        loop.call_soon_threadsafe(function, *args)
+
+
+def _settle(future: asyncio.Future[Sequence[Completion]], result: Sequence[Completion] | Exception) -> None:
+    if future.done():
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
