@@ -1,0 +1,63 @@
+"""The forms a search can be saved in, by suffix, and how a file is replaced whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tts_search.export.figure import plot
+from tts_search.export.graphs import to_graphml
+from tts_search.export.page import to_html
+from tts_search.export.rows import Source
+from tts_search.export.saved import to_json
+from tts_search.export.terminal import to_text
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside the file and rename over it: a reader, or a crash, sees the old file or the new one.
+
+    A new file gets the permissions that any new file gets, a replaced one keeps its own. A link is written through.
+    """
+    path = path.resolve()
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # else a crash behind the rename can leave an empty file
+        Path(name).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)  # it can only be read by setting it; the strict value harms nobody in between
+    os.umask(mask)
+    return mask
+
+
+def _image(kind: str) -> Callable[[Source], bytes]:
+    def render(source: Source) -> bytes:
+        buffer = io.BytesIO()
+        plot(source).savefig(buffer, format=kind, dpi=160)
+        return buffer.getvalue()
+
+    return render
+
+
+FORMATS: Mapping[str, Callable[[Source], bytes]] = {
+    ".html": lambda source: to_html(source).encode(),
+    ".json": lambda source: to_json(source).encode(),
+    ".graphml": lambda source: to_graphml(source).encode(),
+    ".png": _image("png"),
+    ".svg": _image("svg"),
+    ".pdf": _image("pdf"),
+    ".txt": lambda source: to_text(source).encode("utf-8", "replace"),
+}

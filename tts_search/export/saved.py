@@ -1,0 +1,292 @@
+"""A whole search as JSON and back, without loss: `from_json(to_json(result))` shows and exports as `result` does.
+
+The model's tokenizer is not needed to read one. The file carries the bytes of every token that occurs, and the rule by
+which they were cut into steps; from these the tree decodes and splits its text as before. Knows no other format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields, is_dataclass, replace
+from typing import Any, Literal, get_type_hints, overload
+
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, create_model
+
+from tts_search import errors
+from tts_search.errors import InvalidInputError, TTSError
+from tts_search.export.rows import Source
+from tts_search.result import SearchResult
+from tts_search.segmentation import Segmenter, StepRule, TokenIds, rule_from_json, rule_to_json
+from tts_search.tree import Node, Tree
+
+FORMAT, VERSION = "tts-search", 1
+MAX_TOKEN_ID = 1 << 24  # far above any vocabulary, and few enough to walk through
+
+# JSON has no NaN and no infinities: they are written as strings, as protobuf's JSON does, and read back from them.
+_CONFIG = ConfigDict(extra="forbid", ser_json_inf_nan="strings", ser_json_bytes="hex", val_json_bytes="hex")
+
+_Question = str | list[dict[str, Any]]
+
+
+class _Tokens(BaseModel):
+    """`text` maps token ids to their text, or to their bytes where these alone are not text. `silent` tokens (the end
+    of text) decode to nothing.
+    """
+
+    model_config = _CONFIG
+    text: dict[int, str | list[int]]
+    silent: list[int]
+    thinking: tuple[int, int] | None
+    step_rule: dict[str, JsonValue]
+
+
+class _Tree(BaseModel):
+    model_config = _CONFIG
+    question: _Question
+    prompt_ids: list[int]
+    prompt: str  # for human readers, like `texts`: derived from the ids, and not read back
+    tokens: _Tokens
+    nodes: list[Node]
+    visits: dict[int, int] = {}
+    texts: list[str]
+
+
+class _Error(BaseModel):
+    model_config = _CONFIG
+    type: str
+    message: str
+
+
+_APART = {"question", "tree", "error"}  # these take a form of their own in the file
+
+
+def _plain_fields() -> dict[str, Any]:
+    """Every other field of a result, read off the class: one that is added there is saved without a change here."""
+    hints = get_type_hints(SearchResult)
+    found: dict[str, Any] = {}
+    for field in fields(SearchResult):
+        if field.name not in _APART:
+            default = ... if field.default is MISSING else field.default
+            factory = field.default_factory
+            found[field.name] = (hints[field.name], default if factory is MISSING else factory())
+    return found
+
+
+_Result = create_model("_Result", __config__=_CONFIG, **_plain_fields())
+
+
+class _File(BaseModel):
+    """A result with its tree, or a tree alone: then `question` and `result` are missing."""
+
+    model_config = _CONFIG
+    format: Literal["tts-search"]
+    version: Literal[1]
+    question: _Question | None = None
+    result: _Result | None = None  # pyright: ignore[reportInvalidTypeForm] # a class made at run time
+    error: _Error | None = None
+    tree: _Tree | None = None
+
+
+class RecordedTokens:
+    """The vocabulary of one search: decodes the tokens that occurred in it, and can encode nothing.
+
+    Implements `segmentation.Vocabulary`. `texts` are the bytes of each token; an id that did not occur has none.
+    """
+
+    def __init__(self, texts: Mapping[int, bytes], *, silent: frozenset[int], thinking: tuple[int, int] | None) -> None:
+        self.silent = silent
+        self.thinking = thinking
+        self.pieces: Sequence[bytes] = _Sparse(texts)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Nothing: of the tokenizer only the tokens that occurred are known."""
+        del text
+        return ()
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of token ids; a character cut in the middle shows as U+FFFD."""
+        data = b"".join(self.pieces[i] for i in ids if i not in self.silent)
+        return data.decode("utf-8", "replace")
+
+
+class _Sparse(Sequence[bytes]):
+    """A list of which few places are filled; the others hold no bytes."""
+
+    def __init__(self, filled: Mapping[int, bytes]) -> None:
+        self._filled = filled
+        self._length = max(filled, default=-1) + 1
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._length))]
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        return self._filled.get(index, b"")
+
+
+def to_json(source: Source, *, indent: int | None = None) -> str:
+    """A whole search as JSON text: the result with its tree, or a tree alone.
+
+    Without loss but for three things: messages come back as a list of dicts, an error as one of the same class if it is
+    this package's and else as a `TTSError`, and lone surrogates, which no UTF-8 file can hold, become U+FFFD.
+
+    Raises:
+        InvalidInputError: the tree's `decode` is not the concatenation of its tokens' bytes, as `Vocabulary` demands.
+    """
+    if isinstance(source, Tree):
+        file = _File(format=FORMAT, version=VERSION, tree=_pack_tree(source))
+        return file.model_dump_json(indent=indent, include={"format", "version", "tree"})
+    values = {name: getattr(source, name) for name in _Result.model_fields}
+    error = source.error
+    file = _File(
+        format=FORMAT,
+        version=VERSION,
+        question=_question(source.question),
+        result=_Result.model_construct(**{name: _clean(value) for name, value in values.items()}),
+        error=None if error is None else _Error(type=type(error).__name__, message=_clean(str(error))),
+        tree=None if source.tree is None else _pack_tree(source.tree),
+    )
+    return file.model_dump_json(indent=indent)
+
+
+def from_json(text: str | bytes) -> SearchResult:
+    """The result that `to_json` wrote.
+
+    Raises:
+        InvalidInputError: the text is not such a file, holds a tree alone, or was written by a newer version.
+    """
+    file = _parse(text)
+    if file.question is None or file.result is None:
+        raise InvalidInputError("this file holds no result; a tree alone is read by tree_from_json")
+    values = {name: getattr(file.result, name) for name in _Result.model_fields}
+    return SearchResult(
+        question=file.question,
+        tree=None if file.tree is None else _unpack_tree(file.tree),
+        error=None if file.error is None else _unpack_error(file.error),
+        **values,
+    )
+
+
+def tree_from_json(text: str | bytes) -> Tree:
+    """The tree of any file that `to_json` wrote, of a result or of a tree alone.
+
+    Raises:
+        InvalidInputError: the text is not such a file, or holds no tree.
+    """
+    file = _parse(text)
+    if file.tree is None:
+        raise InvalidInputError("this file holds a result without a tree")
+    return _unpack_tree(file.tree)
+
+
+def _parse(text: str | bytes) -> _File:
+    try:
+        return _File.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the text"
+        raise InvalidInputError(f"not a search saved by this version of tts-search: {place}: {first['msg']}") from error
+
+
+def _pack_tree(tree: Tree) -> _Tree:
+    tokens, recorded = _pack_tokens(tree)
+    texts = [tree.decode(node.token_ids) for node in tree]
+    for node, text in zip(tree, texts, strict=True):
+        if recorded.decode(node.token_ids) != text:
+            raise InvalidInputError(
+                f"the tokenizer decodes node {node.index} to {text[:80]!r}, but the bytes of its tokens are "
+                f"{recorded.decode(node.token_ids)[:80]!r}: a tokenizer's text must be the bytes of its tokens in a row"
+            )
+    return _Tree.model_construct(
+        question=_question(tree.question),
+        prompt_ids=list(tree.prompt_ids),
+        prompt=recorded.decode(tree.prompt_ids),
+        tokens=tokens,
+        nodes=tree.nodes,
+        visits=tree.visits,
+        texts=texts,
+    )
+
+
+def _pack_tokens(tree: Tree) -> tuple[_Tokens, RecordedTokens]:
+    segmenter = tree.segmenter
+    occurring = set(tree.prompt_ids).union(*(node.token_ids for node in tree))
+    rule: StepRule = segmenter.rule  # on text it stands for itself; on tokens, for the ids that it matched
+    if not segmenter.text_mode:
+        ids = segmenter.step_ids & occurring or {min(segmenter.step_ids)}  # a rule needs one id at least
+        rule = TokenIds(frozenset(ids))
+        occurring |= ids
+    texts = {token: segmenter._piece(token) for token in sorted(occurring)}
+    silent = sorted(token for token in texts if texts[token] and not tree.decode((token,)))
+    packed = _Tokens(
+        text={token: _pack_bytes(data) for token, data in texts.items()},
+        silent=silent,
+        thinking=segmenter.thinking,
+        step_rule=rule_to_json(rule),
+    )
+    return packed, RecordedTokens(texts, silent=frozenset(silent), thinking=segmenter.thinking)
+
+
+def _unpack_tree(packed: _Tree) -> Tree:
+    tokens = packed.tokens
+    try:
+        texts = {token: text.encode() if isinstance(text, str) else bytes(text) for token, text in tokens.text.items()}
+        if any(not 0 <= token < MAX_TOKEN_ID for token in texts):
+            raise ValueError(f"token ids must lie between 0 and {MAX_TOKEN_ID}")
+        vocabulary = RecordedTokens(texts, silent=frozenset(tokens.silent), thinking=tokens.thinking)
+        segmenter = Segmenter(vocabulary, rule_from_json(tokens.step_rule))
+        tree = Tree(packed.question, packed.prompt_ids, segmenter, vocabulary.decode)
+        root, *others = packed.nodes
+        if root.index != 0 or root.parent is not None:
+            raise ValueError("its first node is not a root")
+        tree.nodes[0] = root
+        tree.visits.update(packed.visits)
+        for node in others:
+            tree.add(node)
+            parent = tree.nodes[node.parent or 0]
+            if node.depth != parent.depth + 1 or node.length != parent.length + len(node.token_ids):
+                raise ValueError(f"node {node.index} does not continue its parent {parent.index}")
+        missing = set(tree.prompt_ids).union(*(node.token_ids for node in tree)) - texts.keys()
+        if missing:
+            raise ValueError(f"token {min(missing)} has no text")
+    except (ValueError, IndexError) as error:
+        raise InvalidInputError(f"the tree in this file is broken: {error}") from error
+    return tree
+
+
+def _pack_bytes(data: bytes) -> str | list[int]:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return list(data)
+
+
+def _unpack_error(packed: _Error) -> Exception:
+    kind = getattr(errors, packed.type, None)
+    if isinstance(kind, type) and issubclass(kind, TTSError):
+        return kind(packed.message)
+    return TTSError(f"{packed.type}: {packed.message}")
+
+
+def _question(question: Any) -> _Question:
+    if isinstance(question, str):
+        return _clean(question)
+    return [{str(key): _clean(value) for key, value in message.items()} for message in question]
+
+
+def _clean(value: Any) -> Any:
+    """The same value, with what UTF-8 cannot write replaced in every text in it."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, tuple):
+        return tuple(map(_clean, value))
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: _clean(getattr(value, field.name)) for field in fields(value)})
+    return value
