@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tts_search import MCTS, BestOfN, Completion, Expand, Plan, Request, StepBeamSearch, Tree, Until
 from tts_search.errors import GeneratorError, InvalidInputError, ScorerError, StrategyError
+from tts_search.head import SPRMConfig
 from tts_search.protocols import Strategy
 from tts_search.result import SELECTORS, StopReason
 from tts_search.runner import Progress
@@ -52,6 +53,7 @@ generators = st.builds(
     end=st.floats(0, 0.3),
     ends_anywhere=st.booleans(),
     context_tokens=st.integers(8, 400),
+    head_config=st.sampled_from([None, SPRMConfig(hidden_size=1, readout="step")]),
 )
 
 

@@ -186,7 +186,7 @@ class _Search:
         try:
             wanted = self._call(next, plan)
             idle = 0
-            while self.budget.available:
+            while self.budget.available >= self.sampler.least_tokens and not self.sampler.clipped:
                 grown = await self._expand(wanted)
                 idle = 0 if any(grown) else idle + 1
                 if idle > MAX_IDLE_ROUNDS:
@@ -228,7 +228,7 @@ class _Search:
                 f"strategy {self.job.strategy!r} asked for n={expand.n}, max_tokens={expand.max_tokens}: at least 1 each"
             )
         want = min(self.thinking_room - node.length, expand.max_tokens or self.thinking_room)
-        if node.ended or want < 1:
+        if node.ended or want < self.sampler.least_tokens:
             return []
         return [self.sampler.draw(node, expand.until, want) for _ in range(expand.n)]
 
@@ -285,7 +285,7 @@ class _Search:
         for end in ends:
             closing = self._closing(end)
             want = min(self.shared.answer_tokens, self.room - end.length - len(closing))
-            if end.ending is Ending.END or end.index in self.finals or want < 1:
+            if end.ending is Ending.END or end.index in self.finals or want < self.sampler.least_tokens:
                 continue
             draw = self.sampler.draw(end, Until.END, want)
             draw.force(closing, self.shared.segmenter)

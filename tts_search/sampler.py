@@ -45,6 +45,9 @@ class Sampler:
         self.usage = Usage()
         self.clipped = False
         self.answering = False  # from now on, tokens are the answer's
+        head = generator.head_config
+        # Read at the step token itself, a score costs an engine the token behind it.
+        self.least_tokens = 2 if head is not None and head.readout == "step" else 1
         self._live_tokens = 0
         self._seed = hashlib.blake2b(repr((seed, tree.prompt_ids)).encode(), digest_size=8).digest()
         self._draws: Counter[int] = Counter()
@@ -64,13 +67,16 @@ class Sampler:
         pending = list(draws)
         while pending:
             grants = self.budget.reserve([draw.want - draw.sampled for draw in pending])
-            funded = [(draw, grant) for draw, grant in zip(pending, grants, strict=True) if grant]
+            funded = [(d, grant) for d, grant in zip(pending, grants, strict=True) if grant >= self.least_tokens]
+            for grant in grants:
+                if grant < self.least_tokens:
+                    self.budget.settle(grant, 0)
             if not funded:
                 self.clipped = True
                 return
             together = groupby(funded, lambda pair: (pair[1], pair[0].prefix_key))
             await _gather(self._spend([draw for draw, _ in group], grant) for (grant, _), group in together)
-            pending = [draw for draw in pending if draw.ending is None]
+            pending = [d for d in pending if d.ending is None and d.want - d.sampled >= self.least_tokens]
 
     def count_cancelled(self) -> None:
         """Account for tokens of requests that were cancelled, as far as the engine told of them.
@@ -90,7 +96,7 @@ class Sampler:
             self.budget.settle(grant, draw.sampled - (limits[id(draw)] - grant))
 
     async def _go_on(self, draw: Draw, limit: int) -> None:
-        while draw.ending is None and draw.sampled < limit:
+        while draw.ending is None and draw.sampled + self.least_tokens <= limit:
             await self._request([draw], limit - draw.sampled)
 
     async def _request(self, draws: list[Draw], max_tokens: int) -> None:

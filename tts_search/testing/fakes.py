@@ -62,7 +62,8 @@ class FakeGenerator:
     """Writes words, step tokens, closing tags and ends of text by chance.
 
     `step`, `close` and `end` are the chances per token of each; `end` counts only outside the thinking part unless
-    `ends_anywhere`. `script`, if given, maps a prefix and a seed to the next token instead. `delay_seconds` makes
+    `ends_anywhere`. With a `head_config` that reads at the step token, a token is spent on reading the last score, as
+    vLLM does. `script`, if given, maps a prefix and a seed to the next token instead. `delay_seconds` makes
     completions arrive out of order.
     """
 
@@ -99,7 +100,8 @@ class FakeGenerator:
         chance = random.Random(hashlib.blake2b(repr((request.prefix, seed)).encode()).digest())
         tokens: list[int] = []
         thinking = self.thinks and CLOSE not in request.prefix
-        while len(tokens) < request.max_tokens and not (tokens and tokens[-1] in request.stop_ids):
+        late = self.head_config is not None and self.head_config.readout == "step" and request.max_tokens > 1
+        while len(tokens) < request.max_tokens - late and not (tokens and tokens[-1] in request.stop_ids):
             if self.script is not None:
                 tokens.append(self.script((*request.prefix, *tokens), seed))
                 continue
@@ -117,7 +119,7 @@ class FakeGenerator:
             token_ids=tuple(tokens),
             logprobs=tuple(-chance.random() for _ in tokens),
             scores=tuple(chance.gauss(0, 2) for _ in tokens) if self.scores else None,
-            sampled_tokens=len(tokens),
+            sampled_tokens=len(tokens) + (late and tokens[-1] not in request.stop_ids & {CLOSE, END}),
         )
 
 
