@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
 
 from tts_search.errors import InvalidInputError, TTSError
-from tts_search.models import EMBEDDED, model_folder
+from tts_search.models import EMBEDDED
 from tts_search.protocols import Generator, Question, Sampling, Scorer, Strategy
 from tts_search.result import Candidate, SearchResult, Selector, StopReason, final_answer, resolve_selector
 from tts_search.runner import Job, OnProgress, Runner
@@ -349,17 +349,16 @@ def _resolve_generator(model: str | Path, generator: str | Generator) -> Generat
         raise InvalidInputError(
             f"unknown generator {generator!r}: choose from {', '.join(GENERATORS)}, or pass an object"
         )
-    folder = model_folder(model)
     if generator == "auto":
         installed = importlib.util.find_spec("vllm") is not None
         generator = "vllm" if installed and model != EMBEDDED else "transformers"
     if generator == "vllm":
         from tts_search.generators.vllm import VLLMGenerator
 
-        return VLLMGenerator(folder)
+        return VLLMGenerator(model)
     from tts_search.generators.transformers import TransformersGenerator
 
-    return TransformersGenerator(folder)
+    return TransformersGenerator(model)
 
 
 def _resolve_scorer(scorer: ScorerLike, engine: Generator) -> Scorer | None:

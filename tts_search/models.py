@@ -41,3 +41,8 @@ def model_folder(name: str | Path) -> Path:
             f"no folder {name!r} here, and the hub did not give such a model ({type(error).__name__}): "
             "check the name and the network, or pass the path of a local copy"
         ) from error
+
+
+def model_name(name: str | Path) -> str:
+    """What to call a model in results: its hub id, `"embedded"`, or the name of its folder."""
+    return Path(name).expanduser().resolve().name if Path(name).expanduser().is_dir() else str(name)

@@ -114,7 +114,7 @@ def _best_decided(candidates: Sequence[Candidate], _: int | None, margin: float)
 
 def _votes_decided(candidates: Sequence[Candidate], weights: Sequence[float], remaining: int | None) -> bool:
     """The leader's lead is more than all remaining votes (of weight 1 at most) together."""
-    first, second, *_ = sorted(_count(candidates, weights).values(), reverse=True) + [0.0, 0.0]
+    first, second, *_ = [*sorted(_count(candidates, weights).values(), reverse=True), 0.0, 0.0]
     return remaining is not None and first - second > remaining
 
 

@@ -225,7 +225,7 @@ class _Search:
         node = expand.node
         if expand.n < 1 or (expand.max_tokens is not None and expand.max_tokens < 1):
             raise StrategyError(
-                f"strategy {self.job.strategy!r} asked for n={expand.n}, max_tokens={expand.max_tokens}: at least 1 each"
+                f"strategy {self.job.strategy!r} asked for n={expand.n}, max_tokens={expand.max_tokens}: 1 is the least"
             )
         want = min(self.thinking_room - node.length, expand.max_tokens or self.thinking_room)
         if node.ended or want < self.sampler.least_tokens:

@@ -9,28 +9,29 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from tts_search.embedded.puzzles import draw
-from tts_search.embedded.tokenizer import padded_vocabulary
-from tts_search.embedded.traces import messages, wander
+from tts_search.embedded.puzzles import LARGEST_RESULT, draw
+from tts_search.embedded.tokenizer import END, PAD, padded_vocabulary, token_id
+from tts_search.embedded.traces import Span, messages, wander
 
-TEMPERATURE = 0.7
+TEMPERATURE = 0.6
 MAX_NEW_TOKENS = 96
-IGNORED = -100
 
 
 class Batch(NamedTuple):
-    """Token ids and targets, both `[traces, tokens]`; a target of -100 is not learned."""
+    """Token ids `[traces, tokens]`, and what to learn `[shares]`: at (row, place) the token should have this share."""
 
     ids: Tensor
-    targets: Tensor
+    row: Tensor
+    place: Tensor
+    token: Tensor
+    share: Tensor
 
 
 def new_policy(tokenizer: PreTrainedTokenizerFast, *, width: int, blocks: int) -> Qwen2ForCausalLM:
@@ -49,20 +50,38 @@ def new_policy(tokenizer: PreTrainedTokenizerFast, *, width: int, blocks: int) -
         tie_word_embeddings=False,
         use_cache=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=token_id(tokenizer, END),
+        pad_token_id=token_id(tokenizer, PAD),
     )
     policy = Qwen2ForCausalLM(config)
+    for table in (policy.model.embed_tokens, policy.lm_head):
+        _know_numbers(tokenizer, table.weight, config.initializer_range)
     policy.generation_config = GenerationConfig(
         do_sample=True,
         temperature=TEMPERATURE,
         top_p=1.0,
         top_k=0,
         max_new_tokens=MAX_NEW_TOKENS,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=token_id(tokenizer, END),
+        pad_token_id=token_id(tokenizer, PAD),
     )
     return policy
+
+
+@torch.no_grad()
+def _know_numbers(tokenizer: PreTrainedTokenizerFast, table: Tensor, scale: float) -> None:
+    """Start half of each number's row in `[vocabulary, hidden]` at waves over its value and over its logarithm.
+
+    Sums and differences are turns of the first, products and quotients of the second: what a model otherwise spends
+    most of its training to find out about tokens that it cannot look into.
+    """
+    waves = table.shape[1] // 8
+    fast, slow = 2.0, 250.0
+    periods = fast * (slow / fast) ** (torch.arange(waves) / (waves - 1))
+    for value in range(1, LARGEST_RESULT + 1):
+        turns = torch.cat([value / periods, math.log(value) / math.log(LARGEST_RESULT) * 50 / periods])
+        row = torch.cat([(2 * math.pi * turns).cos(), (2 * math.pi * turns).sin()])
+        table[token_id(tokenizer, str(value)), : len(row)] = row * scale * math.sqrt(2)
 
 
 def render(tokenizer: PreTrainedTokenizerFast, chat: list[dict[str, str]]) -> str:
@@ -70,32 +89,51 @@ def render(tokenizer: PreTrainedTokenizerFast, chat: list[dict[str, str]]) -> st
     return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
 
 
-def draw_batch(tokenizer: PreTrainedTokenizerFast, rng: random.Random, size: int) -> Batch:
-    """`size` fresh traces, every other one wandering, as token ids with the targets that are to be learned."""
-    rows: list[tuple[list[int], list[int]]] = []
-    for i in range(size):
+def draw_batch(tokenizer: PreTrainedTokenizerFast, rng: random.Random, size: int, *, astray: float) -> Batch:
+    """`size` fresh traces: every other one is right, and the rest wander, `astray` at so many of their steps."""
+    rows, wanted = list[list[int]](), list[tuple[int, int, int, float]]()
+    for row in range(size):
         puzzle = draw(rng)
         prompt = render(tokenizer, messages(puzzle, rng))
-        trace = wander(puzzle, rng, astray=0.5 * (i % 2))
-        rows.append(encode(tokenizer, prompt, trace.spans))
-    longest = max(len(ids) for ids, _ in rows)
-    pad = tokenizer.pad_token_id
+        ids, shares = encode(tokenizer, prompt, wander(puzzle, rng, astray=astray * (row % 2)).spans)
+        rows.append(ids)
+        wanted += [(row, *share) for share in shares]
+    longest, pad = max(map(len, rows)), token_id(tokenizer, PAD)
+    row, place, token, share = zip(*wanted, strict=True)
     return Batch(
-        torch.tensor([ids + [pad] * (longest - len(ids)) for ids, _ in rows]),
-        torch.tensor([targets + [IGNORED] * (longest - len(targets)) for _, targets in rows]),
+        ids=torch.tensor([ids + [pad] * (longest - len(ids)) for ids in rows]),
+        row=torch.tensor(row),
+        place=torch.tensor(place),
+        token=torch.tensor(token),
+        share=torch.tensor(share),
     )
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerFast, prompt: str, spans: tuple[tuple[str, bool], ...]
-) -> tuple[list[int], list[int]]:
-    """Ids and targets of a prompt and its trace. Spans end where tokens end, so they are encoded one by one."""
-    *parts, end = tokenizer([prompt, *(text for text, _ in spans), str(tokenizer.eos_token)])["input_ids"]
-    ids, targets = list(parts[0]), [IGNORED] * len(parts[0])
-    for part, (_, learned) in zip([*parts[1:], end], [*spans, ("", True)], strict=True):
-        ids += part
-        targets += part if learned else [IGNORED] * len(part)
-    return ids, targets
+    tokenizer: PreTrainedTokenizerFast, prompt: str, spans: Sequence[Span]
+) -> tuple[list[int], list[tuple[int, int, float]]]:
+    """Ids of a prompt and its trace, and what to learn: (place, wanted token, share); shares sum to 1 at a place.
+
+    Spans end where tokens end, so they are encoded one by one.
+    """
+    ids, *parts = tokenizer([prompt, *(span.text for span in spans), END])["input_ids"]
+    learned = list[tuple[int, int, float]]()
+    for part, span in zip(parts, [*spans, Span(END)], strict=True):
+        if span.wanted is None:
+            learned += [(len(ids) + i, token, 1.0) for i, token in enumerate(part)]
+        else:
+            learned += [(len(ids), token_id(tokenizer, text), share) for text, share in span.wanted.items()]
+        ids = ids + part
+    return ids, learned
+
+
+def loss_of(policy: Qwen2ForCausalLM, batch: Batch) -> Tensor:
+    """Cross-entropy with the wanted shares, a mean over the places that are learned."""
+    hidden = policy.model(input_ids=batch.ids[:, :-1], use_cache=False).last_hidden_state
+    places, at = torch.unique(batch.row * batch.ids.shape[1] + batch.place - 1, return_inverse=True)
+    row, place = places // batch.ids.shape[1], places % batch.ids.shape[1]
+    logs = policy.lm_head(hidden[row, place]).log_softmax(-1)
+    return -(logs[at, batch.token] * batch.share).sum() / len(places)
 
 
 def train_policy(
@@ -105,7 +143,8 @@ def train_policy(
     seed: int,
     steps: int,
     traces: int,
-    learning_rate: float = 3e-3,
+    astray: float,
+    learning_rate: float = 2.5e-3,
     report: Callable[[str], None] = print,
 ) -> None:
     """Train in place: AdamW, a short warm-up, then a cosine to zero. `traces` is the batch size."""
@@ -118,10 +157,8 @@ def train_policy(
         rate = min((step + 1) / warm, 0.5 + 0.5 * math.cos(math.pi * max(0, step - warm) / max(1, steps - warm)))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * rate
-        batch = draw_batch(tokenizer, rng, traces)
-        keep = batch.targets[:, 1:] != IGNORED
-        hidden = policy.model(input_ids=batch.ids[:, :-1], use_cache=False).last_hidden_state
-        loss = cross_entropy(policy.lm_head(hidden[keep]), batch.targets[:, 1:][keep])
+        batch = draw_batch(tokenizer, rng, traces, astray=astray)
+        loss = loss_of(policy, batch)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)

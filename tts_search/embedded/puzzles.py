@@ -20,8 +20,8 @@ from tts_search.errors import InvalidInputError
 COUNT = 4
 LARGEST_NUMBER = 20
 LARGEST_TARGET = 99
-LARGEST_RESULT = 400
-"""Reference solutions keep every intermediate result a whole number in 1..400; graded answers need not."""
+LARGEST_RESULT = 99
+"""Reference solutions keep every intermediate result a whole number in 1..99; graded answers need not."""
 
 HELD_OUT_SHARE = 20
 """One puzzle in so many is held out: it never occurs in training."""
@@ -62,7 +62,7 @@ class Move:
 
 
 def moves(a: int, b: int) -> Iterator[Move]:
-    """All moves on two numbers whose result is whole and in 1..400. Dividing by 1 is left out: it is multiplying."""
+    """All moves on two numbers whose result is whole and in 1..99. Dividing by 1 is left out: it is multiplying."""
     a, b = max(a, b), min(a, b)
     if a + b <= LARGEST_RESULT:
         yield Move(a, "+", b, a + b)
@@ -117,11 +117,12 @@ def solve(puzzle: Puzzle) -> list[Move] | None:
 
 
 def draw(rng: random.Random, *, held_out: bool = False) -> Puzzle:
-    """A random solvable puzzle, of the training part or of the held-out part."""
+    """A puzzle, of the training part or of the held-out part, whose target is what random moves lead to."""
     while True:
-        numbers = tuple(rng.randint(1, LARGEST_NUMBER) for _ in range(COUNT))
-        targets = [t for t in range(1, LARGEST_TARGET + 1) if is_solvable(numbers, t)]
-        if targets and (puzzle := Puzzle(numbers, rng.choice(targets))).is_held_out == held_out:
+        left = numbers = tuple(rng.randint(1, LARGEST_NUMBER) for _ in range(COUNT))
+        for _ in range(COUNT - 1):
+            left = after(left, rng.choice(all_moves(left)))
+        if (puzzle := Puzzle(numbers, left[0])).is_held_out == held_out:
             return puzzle
 
 

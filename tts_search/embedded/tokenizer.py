@@ -1,6 +1,6 @@
 r"""The embedded model's tokenizer: byte-level BPE, trained here, that writes any text and loses nothing.
 
-Every number from 0 to 400, every word of the traces, and the step token `.\n\n` is one token. It knows the wording of
+Every number from 0 to 99, every word of the traces, and the step token `.\n\n` is one token. It knows the wording of
 the puzzles only through the texts it is trained on.
 """
 
@@ -23,11 +23,15 @@ SPARE_IDS: Final = 8
 
 PIECES: Final = (
     r"[0-9]{1,3}"
-    r"| ?\p{L}+(?: (?=[0-9]))?"
-    r"| ?[^\s\p{L}0-9]+(?:[\r\n]+| (?=[0-9]))?"
+    r"| ?\p{L}+(?: (?=[0-9]|\z))?"
+    r"| ?[^\s\p{L}0-9]+(?:[\r\n]+| (?=[0-9]|\z))?"
     r"|\s+(?! )|\s+"
 )
 """What a token may span. A space before a number belongs to the piece before it, so a number has one token only."""
+
+TRUST_THIS_FOLDER: Final = {"AutoTokenizer": [None, None]}
+"""transformers 5 gives every qwen2 model the Qwen2 tokenizer class, which replaces the pieces above by its own, unless
+the folder names a class. Naming none makes `AutoTokenizer` take the saved tokenizer as it is."""
 
 CHAT_TEMPLATE: Final = (
     "{%- for message in messages -%}"
@@ -64,7 +68,14 @@ def train_tokenizer(texts: Iterable[str], *, largest_number: int) -> PreTrainedT
         clean_up_tokenization_spaces=False,
         padding_side="left",
         model_max_length=512,
+        auto_map=TRUST_THIS_FOLDER,
     )
+
+
+def token_id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
+    """The id of a text that is one token."""
+    (found,) = tokenizer(token)["input_ids"]
+    return found
 
 
 def padded_vocabulary(tokenizer: PreTrainedTokenizerFast) -> int:

@@ -1,15 +1,16 @@
 r"""Reasoning traces to learn from: wordings of a puzzle, thinking one move a step, and which characters to learn.
 
 A model that sees right traces only learns to lie: it writes whatever result hits the target. So half of the traces
-wander, and the loss then covers the *consequences* of a move (its result, the numbers left, the check, the answer)
-but not the *choice* of a move that loses the puzzle. This module knows no tokens, only text.
+wander. Their *consequences* (results, the numbers left, the check, the answer) are learned as they are; of a *choice*,
+not the move that was made is learned but the moves that would have been right. This module knows no tokens, only text.
 """
 
 from __future__ import annotations
 
 import random
 import string
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tts_search.embedded.puzzles import Move, Puzzle, after, all_moves, is_solvable
@@ -35,38 +36,59 @@ SYSTEMS = ("You are a helpful assistant.", "Think step by step.")
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of a trace. `wanted` gives the shares that its one token's alternatives should have; None: itself."""
+
+    text: str
+    wanted: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
-    """A trajectory as `(text, learned)` spans, from after the opening `<think>` line to before the end token."""
+    """A trajectory from after the opening `<think>` line to before the end token."""
 
     puzzle: Puzzle
-    spans: tuple[tuple[str, bool], ...]
+    spans: tuple[Span, ...]
 
     @property
     def text(self) -> str:
-        return "".join(text for text, _ in self.spans)
+        return "".join(span.text for span in self.spans)
 
 
 def wander(puzzle: Puzzle, rng: random.Random, *, astray: float) -> Trace:
-    """A trace that at every step makes, with probability `astray`, any move, and else one that keeps the target in reach.
+    """A trace whose every step is, with probability `astray`, any move, and else one that keeps the target in reach.
 
-    The choice of a move is learned exactly where the move keeps the target in reach; what follows from it, always.
-    With `astray=0` the trace is right from end to end.
+    Whatever move is made, what is wanted is an equal share of all moves that keep the target in reach (of all moves,
+    once it is lost). With `astray=0` the trace is right from end to end.
     """
-    numbers, spans = puzzle.numbers, list[tuple[str, bool]]()
+    numbers, spans = puzzle.numbers, list[Span]()
     shown = [(str(n), 9) for n in numbers]
-    while len(numbers) > 1:
+    for left_over in range(len(numbers) - 1, 0, -1):
         possible = all_moves(numbers)
-        right = [move for move in possible if is_solvable(after(numbers, move), puzzle.target)]
-        move = rng.choice(possible if rng.random() < astray or not right else right)
+        right = [move for move in possible if is_solvable(after(numbers, move), puzzle.target)] or possible
+        move = rng.choice(possible if rng.random() < astray else right)
         shown = _compose(numbers, shown, move)
         numbers = after(numbers, move)
-        spans.append((f"{move.left} {move.operation} {move.right}", move in right))
-        left = f" left {', '.join(map(str, numbers))}" if len(numbers) > 1 else ""
-        spans.append((f" = {move.result}{left}{STEP}", True))
-    verdict = "yes" if numbers[0] == puzzle.target else "no"
-    spans.append((f"{numbers[0]} = {puzzle.target}? {verdict}{STEP}", True))
-    spans.append((f"{END_THINK}\n\n{shown[0][0]} = {numbers[0]}", True))
+        spans += _choice(move, right)
+        left = f" left {', '.join(map(str, numbers))}" if left_over > 1 else ""
+        spans.append(Span(f" = {move.result}{left}{STEP}"))
+    made, verdict = numbers[0], "yes" if numbers[0] == puzzle.target else "no"
+    spans.append(Span(f"{made} = {puzzle.target}? {verdict}{STEP}"))
+    spans.append(Span(f"{END_THINK}\n\n{shown[0][0]} = {made}"))
     return Trace(puzzle, tuple(spans))
+
+
+def _choice(move: Move, right: Sequence[Move]) -> Iterator[Span]:
+    """The three tokens of a move; each wants its share among the right moves that agree with the tokens before it."""
+    made = _tokens(move)
+    for place, text in enumerate(made):
+        agreeing = [tokens for tokens in map(_tokens, right) if tokens[:place] == made[:place]]
+        counts = Counter(tokens[place] for tokens in agreeing)
+        yield Span(text, {token: count / len(agreeing) for token, count in counts.items()})
+
+
+def _tokens(move: Move) -> tuple[str, str, str]:
+    return str(move.left), f" {move.operation} ", str(move.right)
 
 
 def _compose(numbers: tuple[int, ...], shown: list[tuple[str, int]], move: Move) -> list[tuple[str, int]]:
@@ -109,7 +131,7 @@ def _babble(rng: random.Random) -> str:
 
 
 def corpus() -> Iterator[str]:
-    """Texts that hold every piece that the prompts and traces are made of: what a tokenizer should know as one token."""
+    """Texts that hold every piece of the prompts and traces: what a tokenizer should know as one token."""
     puzzle = Puzzle((1, 2, 3, 4), 5)
     for listed in ("1, 2, 3 and 4", "1, 2, 3, 4"):
         yield from (wording.format(numbers=listed, target=puzzle.target) for wording in WORDINGS)

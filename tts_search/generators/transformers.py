@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tts_search.errors import GeneratorError, InvalidInputError, MissingDependencyError, ModelNotFoundError
-from tts_search.models import model_folder
+from tts_search.models import model_folder, model_name
 from tts_search.protocols import Completion, Request, Sampling
 from tts_search.tokenizer import PretrainedTokenizer
 
 if TYPE_CHECKING:
     from tts_search.generators.decoding import Decoder, Job
     from tts_search.head import SPRM, SPRMConfig
+
+
+SINGLE_THREAD_PARAMETERS = 10_000_000
 
 
 class TransformersGenerator:
@@ -37,8 +40,9 @@ class TransformersGenerator:
         dtype: `"float32"`, `"bfloat16"`, ...; `"auto"` keeps the checkpoint's. The head always computes in fp32.
         max_batch: continuations in flight at once; more of them wait for a free slot.
         context_tokens: the longest prefix plus completion, where it is to be shorter than the model's.
-        threads: CPU threads for the model, None for torch's default. A model of a few million parameters is fastest
-            with 1.
+        threads: CPU threads for the model; None is torch's default, or 1 for a model so small that threads would wait
+        for
+            each other longer than they work.
         prefix_cache_tokens: how many tokens of earlier sequences to keep, so that continuing one of them does not read
             its prefix again; 0 for none. Scores and tokens are the same up to rounding.
 
@@ -74,7 +78,7 @@ class TransformersGenerator:
                 f"the transformers generator needs torch and transformers ({error}): pip install torch transformers"
             ) from error
         folder = model_folder(model)
-        self._name = folder.name if Path(model).is_dir() else str(model)
+        self._name = model_name(model)
         self._tokenizer = PretrainedTokenizer(folder)
         policy = _load_policy(folder, device, dtype)
         config = policy.config.get_text_config()
@@ -89,6 +93,8 @@ class TransformersGenerator:
             max_tokens=self._context_tokens + 1,
             prefix_tokens=prefix_cache_tokens,
         )
+        if threads is None and policy.num_parameters() < SINGLE_THREAD_PARAMETERS:
+            threads = 1
         self._worker = _Worker(decoder, threads)
         # A generator that is dropped without `aclose` must not keep its thread, and with it the model.
         self._finalizer = weakref.finalize(self, self._worker.stop)

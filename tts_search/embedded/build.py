@@ -1,0 +1,152 @@
+"""Build the embedded reflective model from a seed: tokenizer, policy, SPRM head, measurement, model card.
+
+Everything is made in a temporary folder and moved into place at the end, so an interrupted build changes nothing. What
+is trained on what stands in `traces`, how in `policy` and `head_fit`; this module only puts them in order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tts_search.embedded import MODEL_FOLDER
+from tts_search.embedded.card import card
+from tts_search.embedded.evaluate import markdown, quality, trajectory_scores
+from tts_search.embedded.head_fit import fit_head
+from tts_search.embedded.policy import TEMPERATURE, new_policy, train_policy
+from tts_search.embedded.puzzles import LARGEST_RESULT, draw, held_out
+from tts_search.embedded.sampling import sample
+from tts_search.embedded.tokenizer import train_tokenizer
+from tts_search.embedded.traces import corpus
+from tts_search.head import FOLDER
+
+QUALITY_FILE = "quality.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """All sizes of a build; the defaults make the model that ships.
+
+    A cycle is (steps, astray): a warm-up and a cosine to zero, with traces that wander at that share of their steps.
+    Later cycles see more wrong ends than the first, which makes the checks honest.
+    """
+
+    width: int = 128
+    blocks: int = 4
+    cycles: tuple[tuple[int, float], ...] = ((3_000, 0.5), (2_000, 0.8), (2_000, 0.8))
+    traces: int = 32
+    head_puzzles: int = 4_000
+    head_samples: int = 4
+    head_epochs: int = 40
+    questions: int = 500
+    pool: int = 16
+
+
+QUICK = Recipe(
+    width=32,
+    blocks=2,
+    cycles=((2, 0.5), (2, 0.8)),
+    traces=8,
+    head_puzzles=4,
+    head_samples=2,
+    head_epochs=1,
+    questions=4,
+    pool=2,
+)
+"""Goes through every stage in seconds and learns nothing: for tests."""
+
+
+def build(out: Path, *, seed: int, recipe: Recipe, command: str = "") -> dict[str, Any]:
+    """Build the model into `out`, replacing what is there, and return its quality report.
+
+    Training seeds are `seed` itself; the held-out questions and their samples are always those of seed 0.
+    """
+    started = time.process_time()
+    torch.manual_seed(seed)
+    tokenizer = train_tokenizer(corpus(), largest_number=LARGEST_RESULT)
+    policy = new_policy(tokenizer, width=recipe.width, blocks=recipe.blocks)
+    print(f"tokenizer: {len(tokenizer)} tokens   policy: {policy.num_parameters():,} parameters", flush=True)
+    for i, (steps, astray) in enumerate(recipe.cycles):
+        train_policy(
+            tokenizer, policy, seed=seed + 100 * i, steps=steps, traces=recipe.traces, astray=astray, report=_say
+        )
+
+    rng = random.Random(seed + 1)
+    puzzles = [draw(rng) for _ in range(recipe.head_puzzles)]
+    graded = sample(policy, tokenizer, puzzles, n=recipe.head_samples, seed=seed + 1, report=_say)
+    flat = [sample for group in graded for sample in group]
+    head = fit_head(flat, hidden_size=recipe.width, epochs=recipe.head_epochs, seed=seed, report=_say)
+
+    groups = sample(policy, tokenizer, held_out(recipe.questions), n=recipe.pool, seed=0, report=_say)
+    report = quality(groups, trajectory_scores(head, groups)) | {
+        "seed": seed,
+        "temperature": TEMPERATURE,
+        "cpu_minutes": round((time.process_time() - started) / 60, 1),
+        "command": command,
+    }
+    with tempfile.TemporaryDirectory(dir=_parent(out)) as folder:
+        place = Path(folder) / out.name
+        policy.save_pretrained(place)
+        tokenizer.save_pretrained(place)
+        head.save_pretrained(place / FOLDER)
+        (place / QUALITY_FILE).write_text(json.dumps(report, indent=1) + "\n")
+        (place / "README.md").write_text(card(report, recipe, policy.num_parameters()))
+        for file in place.rglob("*"):
+            file.chmod(0o755 if file.is_dir() else 0o644)
+        if out.exists():
+            out.rename(Path(folder) / "replaced")
+        place.rename(out)
+    return report
+
+
+def _parent(out: Path) -> Path:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return out.parent
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tts_search.embedded.build",
+        description="Build the embedded reflective model: train the tokenizer, the policy and its SPRM head from a "
+        "seed, measure them on held-out puzzles, and write the model folder with its card.",
+        epilog="The model that ships is made by `--seed 0` with all other settings left alone: about forty minutes on "
+        "one CPU core. The same seed gives the same model on the same kind of machine. Nothing is written before the "
+        "end, so Ctrl-C is harmless. Try the whole way in seconds: --quick --out /tmp/tiny",
+    )
+    parser.add_argument("--out", type=Path, default=MODEL_FOLDER, help="folder to write (default: the package's own)")
+    parser.add_argument("--seed", type=int, default=0, help="decides all weights and samples (default: 0)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; the bits depend on it (default: 1)")
+    parser.add_argument("--quick", action="store_true", help="a toy size that learns nothing, to try the pipeline")
+    options = parser.parse_args(arguments)
+    if options.quick and options.out.resolve() == MODEL_FOLDER.resolve():
+        parser.error("--quick makes a useless model: name another folder with --out, so that the shipped one stays")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    torch.set_num_threads(options.threads)
+    command = f"python -m tts_search.embedded.build --seed {options.seed}{' --quick' * options.quick}"
+    try:
+        report = build(options.out, seed=options.seed, recipe=QUICK if options.quick else Recipe(), command=command)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; {options.out} is as it was", file=sys.stderr)
+        return 130
+    print(f"\n{markdown(report)}\n\nwritten to {options.out} in {report['cpu_minutes']} CPU minutes")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

