@@ -4,8 +4,8 @@
 
 Best-of-n over many questions through one vLLM engine, against the same engine given the same token work at once: every
 prefix that the search sent, with exactly as many tokens as it sampled there, no strategy, no scoring, no waiting for
-a best thinking part before its answer. The two alternate on one warm engine, with the prefix cache emptied before each, so
-that a noisy machine bears on both.
+a best thinking part before its answer. The two alternate on one warm engine, with the prefix cache emptied before
+each, so that a noisy machine bears on both.
 """
 
 from __future__ import annotations
