@@ -5,7 +5,7 @@ python examples/quickstart.py
 
 from tts_search import Searcher
 
-QUESTION = "Using the numbers 4, 6, 9 and 13, make 87."
+QUESTION = "Using the numbers 7, 5, 15 and 11, make 24."
 
 
 def main() -> None:

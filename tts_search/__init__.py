@@ -2,7 +2,7 @@
 from.
 
 >>> from tts_search import search
->>> search("Using the numbers 4, 6, 9 and 13, make 87.", effort="high").answer
+>>> search("Using the numbers 7, 5, 15 and 11, make 24.", effort="high").answer
 
 Importing this package imports neither torch nor vllm.
 """

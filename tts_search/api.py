@@ -286,7 +286,7 @@ def search(
 ) -> SearchResult:
     """Answer one question with search: load, search, close. For more than one question make a `Searcher`.
 
-    >>> result = search("Using the numbers 4, 6, 9 and 13, make 87.", effort="high")
+    >>> result = search("Using the numbers 7, 5, 15 and 11, make 24.", effort="high")
     >>> result.answer
     '...'
 

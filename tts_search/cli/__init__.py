@@ -71,7 +71,7 @@ def _tts_search(
 ) -> None:
     """A language model answers better when several of its thoughts are sampled, scored and chosen from.
 
-    Start with: [bold]tts-search solve "Using the numbers 4, 6, 9 and 13, make 87."[/bold]
+    Start with: [bold]tts-search solve "Using the numbers 7, 5, 15 and 11, make 24."[/bold]
     """
     if context.invoked_subcommand is None:
         say_error('no command given: try tts-search solve "...", or tts-search --help')

@@ -26,7 +26,7 @@ from tts_search.strategies.best_of_n import BestOfN
 
 HELP_BELOW = f"""[bold]Examples[/bold]
 
-[cyan]tts-search solve "Using the numbers 4, 6, 9 and 13, make 87." -e high[/cyan]
+[cyan]tts-search solve "Using the numbers 7, 5, 15 and 11, make 24." -e high[/cyan]
   Best of 32, with the small model in the package: nothing to download.
 
 [cyan]tts-search solve "Is 1001 prime?" --model ./my-model --budget 20000[/cyan]
