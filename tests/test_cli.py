@@ -346,9 +346,17 @@ def test_a_reader_that_leaves_is_no_failure() -> None:
     assert process.wait(60) == 0
 
 
+def heed_interrupts() -> None:
+    """A test run in the background ignores SIGINT, and so would the processes that it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_interrupt() -> None:
     process = subprocess.Popen(
-        command("solve", "2 + 2?", "--generator", "cli_fakes:Slow"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command("solve", "2 + 2?", "--generator", "cli_fakes:Slow"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=heed_interrupts,
     )
     assert process.stderr is not None
     assert process.stderr.readline() == b"begun\n"
@@ -365,7 +373,9 @@ def on_a_terminal(*args: str, columns: int = 60, interrupt: bytes = b"", **env: 
     """The exit code of a command whose output is a terminal, and everything that it wrote there."""
     main, side = pty.openpty()
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), **env}
-    process = subprocess.Popen(command(*args), stdin=side, stdout=side, stderr=side, env=environment)
+    process = subprocess.Popen(
+        command(*args), stdin=side, stdout=side, stderr=side, env=environment, preexec_fn=heed_interrupts
+    )
     os.close(side)
     written = b""
     while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,16 +45,21 @@ def test_scores_on_real_weights(folder: Path) -> None:
     scale_head(folder, VLLMGenerator(folder).tokenizer.render(QUESTION))
     results = {dtype: sampled(folder, dtype) for dtype in ("float32", "bfloat16")}
     for dtype, trajectories in results.items():
-        worst, rounding = 0.0, 0.0
+        off: list[float] = []
+        rounding = 0.0
         for prefix, completion in trajectories:
             expected = reference(folder, dtype, prefix, completion.token_ids).previous
             exact = reference(folder, "float32", prefix, completion.token_ids).previous
             assert completion.scores is not None
-            worst = max(worst, largest_difference(completion.scores, expected))
+            off += [abs(a - b) for a, b in zip(completion.scores, expected, strict=True)]
             rounding = max(rounding, largest_difference(expected, exact))
-        print(f"{dtype}: vLLM from transformers {worst:.1e}, transformers from its own fp32 {rounding:.1e}")
-        # In bf16 two correct implementations differ by their roundings, which real weights make larger than 1e-2.
-        assert worst <= (1e-4 if dtype == "float32" else max(1e-2, 1.5 * rounding))
+        worst, middle = max(off), statistics.median(off)
+        print(f"{dtype}: vLLM from transformers {middle:.1e}, at most {worst:.1e}; its own rounding {rounding:.1e}")
+        if dtype == "float32":
+            assert worst <= 1e-4
+        else:  # two right implementations each stray from fp32 by their own rounding, which is more than 1e-2 at worst
+            assert middle <= 1e-2
+            assert worst <= 2 * max(1e-2, rounding)
     policy.cache_clear()
 
 

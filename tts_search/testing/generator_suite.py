@@ -122,7 +122,7 @@ class GeneratorConformance:
             assert 1 <= len(one.token_ids) <= request.max_tokens
             assert len(one.token_ids) <= one.sampled_tokens <= request.max_tokens
             assert not request.stop_ids.intersection(one.token_ids[:-1]), "a stop id ends the completion"
-            if len(one.token_ids) < request.max_tokens:
+            if one.sampled_tokens < request.max_tokens:
                 assert one.token_ids[-1] in request.stop_ids, "the stop id stays in the completion"
             assert len(one.logprobs) == len(one.token_ids)
             assert all(math.isfinite(p) and p <= 0 for p in one.logprobs)
