@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "seed, measure them on held-out puzzles, and write the model folder with its card.",
         epilog="The model that ships is made by `--seed 0` with all other settings left alone: about forty minutes on "
         "one CPU core. The same seed gives the same model on the same kind of machine. Nothing is written before the "
-        "end, so Ctrl-C is harmless. Try the whole way in seconds: --quick --out /tmp/tiny",
+        "end, so Ctrl-C is harmless. Try the whole way in seconds: --quick --out tiny",
     )
     parser.add_argument("--out", type=Path, default=MODEL_FOLDER, help="folder to write (default: the package's own)")
     parser.add_argument("--seed", type=int, default=0, help="decides all weights and samples (default: 0)")
