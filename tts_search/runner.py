@@ -283,9 +283,11 @@ class _Search:
         """Take paths to the end of their response, closing the thinking part of those that did not."""
         draws: list[Draw] = []
         for end in ends:
+            if end.ending is Ending.END or end.index in self.finals:
+                continue
             closing = self._closing(end)
             want = min(self.shared.answer_tokens, self.room - end.length - len(closing))
-            if end.ending is Ending.END or end.index in self.finals or want < self.sampler.least_tokens:
+            if want < self.sampler.least_tokens:
                 continue
             draw = self.sampler.draw(end, Until.END, want)
             draw.force(closing, self.shared.segmenter)
