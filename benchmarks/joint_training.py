@@ -20,10 +20,10 @@ import torch
 from datasets import Dataset
 
 from tts_search.embedded.puzzles import Puzzle, draw, held_out
+from tts_search.grading.named import resolve_grader
 from tts_search.head import SPRM, SPRMConfig
 from tts_search.metrics import bootstrap
 from tts_search.training.curves import aha_step, history, plot
-from tts_search.training.graders import resolve_grader
 from tts_search.training.rewards import Correctness
 from tts_search.training.settings import ReflectiveConfig
 from tts_search.training.trainer import ReflectiveGRPOTrainer

@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 from tts_search.api import Searcher
 from tts_search.cli import app
 from tts_search.errors import GeneratorError, InvalidInputError
+from tts_search.grading.named import resolve_grader
 from tts_search.protocols import Completion, Request
 from tts_search.segmentation import Segmenter
 from tts_search.testing import FakeGenerator
 from tts_search.testing.fakes import CLOSE, END, OPEN, STEP
 from tts_search.training.collect import collect
-from tts_search.training.graders import resolve_grader
 from tts_search.training.problems import Problem, read_problems, reference_of
 from tts_search.training.trajectories import read_trajectories
 

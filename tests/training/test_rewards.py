@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from tts_search.cli import app
 from tts_search.errors import InvalidInputError
+from tts_search.grading.named import resolve_grader
 from tts_search.training import cleaning
-from tts_search.training.graders import resolve_grader
 from tts_search.training.problems import Problem
 from tts_search.training.rewards import Correctness, length_limit, text_of, well_formed
 
@@ -32,7 +32,7 @@ def test_correctness_looks_behind_the_thinking() -> None:
 
 
 def test_a_mathematical_reward_wants_a_box() -> None:
-    reward = Correctness(resolve_grader("math", strict=True))
+    reward = Correctness(resolve_grader("math-boxed"))
     completions = [r"so</think>\boxed{72}", "so</think>72", r"\boxed{72}</think>I do not know"]
     assert reward(completions=completions, answer=["72"] * 3) == [1.0, 0.0, 0.0]
 

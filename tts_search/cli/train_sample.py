@@ -74,10 +74,12 @@ def sample(
 
 
 def grader_of(name: str, *, strict: bool = False) -> Any:
-    """A grader by name, or a function of the user's."""
-    from tts_search.training.graders import resolve_grader
+    """A grader by name, or a function of the user's. A strict one of mathematics accepts nothing but a boxed answer."""
+    from tts_search.grading.named import resolve_grader
 
-    return import_object(name, "--grader") if ":" in name else resolve_grader(name, strict=strict)
+    if ":" in name:
+        return import_object(name, "--grader")
+    return resolve_grader("math-boxed" if strict and name == "math" else name)
 
 
 @contextmanager

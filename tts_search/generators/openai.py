@@ -20,17 +20,18 @@ from tts_search.generators.engine_requests import TAIL_SEED, Completing, Run
 from tts_search.generators.openai_endpoint import Card, CutError, Endpoint, RefusedError
 from tts_search.generators.openai_text import Transcriber, stop_index
 from tts_search.generators.openai_wire import NO_HEAD, Answer, Body
+from tts_search.generators.pretrained import PretrainedGenerator
 from tts_search.generators.vllm import read_config, score_in_engine
 from tts_search.generators.vllm_plugin import score_columns
 from tts_search.head import SPRMConfig
 from tts_search.models import model_folder
-from tts_search.protocols import Completion, Request, Sampling
+from tts_search.protocols import Completion, Request
 from tts_search.tokenizer import PretrainedTokenizer
 
 logger = logging.getLogger(__name__)
 
 
-class OpenAIGenerator:
+class OpenAIGenerator(PretrainedGenerator):
     """The `Generator` that asks a server.
 
     Args:
@@ -88,45 +89,25 @@ class OpenAIGenerator:
         )
         card = _card(self._endpoint, model, tokenizer)
         folder = _folder(card, tokenizer)
-        self._name = card.id
-        self._tokenizer = PretrainedTokenizer(folder)
-        self._text = Transcriber(self._tokenizer)
+        own_tokenizer = PretrainedTokenizer(folder)
+        self._text = Transcriber(own_tokenizer)
         config = read_config(folder) if (folder / "config.json").is_file() else {}
-        self._head_config: SPRMConfig | None = None
+        head_config: SPRMConfig | None = None
         columns: tuple[int, int] | None = None
         if tokens != "text":
-            self._head_config, scoring = score_in_engine(folder, head, config, {})
+            head_config, scoring = score_in_engine(folder, head, config, {})
             columns = score_columns(config["vocab_size"]) if scoring else None
         elif head not in ("auto", None):
             raise InvalidInputError("an SPRM head needs token-exact completions: leave tokens='text' or head out")
         context = context_tokens or card.max_model_len or config.get("max_position_embeddings")
         if not context or context < 2:
             raise InvalidInputError(f"context_tokens must be at least 2, got {context}: pass the model's limit")
-        self._completing = Completing.by(self._tokenizer, int(context), self._head_config)
+        super().__init__(card.id, own_tokenizer, int(context), head_config)
+        self._completing = Completing.by(own_tokenizer, int(context), head_config)
         self._body = Body(model=card.id, columns=columns, logprobs=logprobs)
         self._sends_ids: bool | None = {"auto": None, "ids": True, "text": False}[tokens]
         self._needs_ids = tokens == "ids" or columns is not None
         self._tokenizer_fits = False
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def tokenizer(self) -> PretrainedTokenizer:
-        return self._tokenizer
-
-    @property
-    def context_tokens(self) -> int:
-        return self._completing.context_tokens
-
-    @property
-    def sampling(self) -> Sampling:
-        return self._tokenizer.sampling
-
-    @property
-    def head_config(self) -> SPRMConfig | None:
-        return self._head_config
 
     async def generate(self, request: Request) -> Sequence[Completion]:
         """One completion per seed, in their order. Cancelling the call closes its connections.

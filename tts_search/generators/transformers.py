@@ -16,19 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tts_search.errors import GeneratorError, InvalidInputError, MissingDependencyError, ModelNotFoundError
+from tts_search.generators.pretrained import PretrainedGenerator
 from tts_search.models import model_folder, model_name
-from tts_search.protocols import Completion, Request, Sampling
+from tts_search.protocols import Completion, Request
 from tts_search.tokenizer import PretrainedTokenizer
 
 if TYPE_CHECKING:
     from tts_search.generators.decoding import Decoder, Job
-    from tts_search.head import SPRM, SPRMConfig
+    from tts_search.head import SPRM
 
 
 SINGLE_THREAD_PARAMETERS = 10_000_000
 
 
-class TransformersGenerator:
+class TransformersGenerator(PretrainedGenerator):
     """Continues token sequences with a model of `transformers`, on any machine.
 
     Args:
@@ -40,9 +41,8 @@ class TransformersGenerator:
         dtype: `"float32"`, `"bfloat16"`, ...; `"auto"` keeps the checkpoint's. The head always computes in fp32.
         max_batch: continuations in flight at once; more of them wait for a free slot.
         context_tokens: the longest prefix plus completion, where it is to be shorter than the model's.
-        threads: CPU threads for the model; None is torch's default, or 1 for a model so small that threads would wait
-        for
-            each other longer than they work.
+        threads: CPU threads for the model; None is torch's default, or 1 for a model so small that threads would
+            wait for each other longer than they work.
         prefix_cache_tokens: how many tokens of earlier sequences to keep, so that continuing one of them does not read
             its prefix again; 0 for none. Scores and tokens are the same up to rounding.
 
@@ -78,19 +78,18 @@ class TransformersGenerator:
                 f"the transformers generator needs torch and transformers ({error}): pip install torch transformers"
             ) from error
         folder = model_folder(model)
-        self._name = model_name(model)
-        self._tokenizer = PretrainedTokenizer(folder)
+        tokenizer = PretrainedTokenizer(folder)
         policy = _load_policy(folder, device, dtype)
         config = policy.config.get_text_config()
-        self._context_tokens = _context(config, context_tokens)
+        context = _context(config, context_tokens)
         sprm = _load_head(folder, head, config.hidden_size)
-        self._head_config = None if sprm is None else sprm.config
+        super().__init__(model_name(model), tokenizer, context, None if sprm is None else sprm.config)
         decoder = Decoder(
             policy,
             None if sprm is None else sprm.to(policy.device),
-            vocabulary=min(config.vocab_size, len(self._tokenizer)),
+            vocabulary=min(config.vocab_size, len(tokenizer)),
             max_rows=max_batch,
-            max_tokens=self._context_tokens + 1,
+            max_tokens=context + 1,
             prefix_tokens=prefix_cache_tokens,
         )
         if threads is None and policy.num_parameters() < SINGLE_THREAD_PARAMETERS:
@@ -98,31 +97,6 @@ class TransformersGenerator:
         self._worker = _Worker(decoder, threads)
         # A generator that is dropped without `aclose` must not keep its thread, and with it the model.
         self._finalizer = weakref.finalize(self, self._worker.stop)
-
-    @property
-    def name(self) -> str:
-        """The model folder's name, or the model's name on the hub."""
-        return self._name
-
-    @property
-    def tokenizer(self) -> PretrainedTokenizer:
-        """The model's tokenizer."""
-        return self._tokenizer
-
-    @property
-    def context_tokens(self) -> int:
-        """The longest prefix plus completion, in tokens."""
-        return self._context_tokens
-
-    @property
-    def sampling(self) -> Sampling:
-        """The model's own sampling defaults, the paper's where it has none."""
-        return self._tokenizer.sampling
-
-    @property
-    def head_config(self) -> SPRMConfig | None:
-        """The config of the head, None where there is none."""
-        return self._head_config
 
     async def generate(self, request: Request) -> Sequence[Completion]:
         """One completion per seed, in their order. Cancelling the call frees its slots at the next token.

