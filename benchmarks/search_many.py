@@ -35,7 +35,7 @@ STRATEGIES: dict[str, Strategy] = {
     "beam": StepBeamSearch(width=4, branching=4),
     "dvts": DVTS(subtrees=4, branching=4),
     "mcts": MCTS(until=Until.STEP, leaves=4),
-    "best_first": BestFirst(first=8, leaves=8),
+    "best_first": BestFirst(leaves=8),
 }
 BLOCK = 32
 

@@ -18,7 +18,6 @@ from tts_search.protocols import Generator, Request, Sampling, Until
 from tts_search.segmentation import Segmenter
 from tts_search.tree import Node, Tree
 
-FIRST_LOOK = 4  # samples that go first where nobody knows yet how long they get
 MARGIN = 1.25  # how much longer than usual a sample may get before the budget cuts it off
 
 
@@ -88,10 +87,11 @@ class Sampler:
     def _affordable(self, pending: Sequence[Draw]) -> int:
         """How many of the draws to sample at once, so that what is available should take them to their own ends."""
         available = self.budget.available
-        if sum(draw.want - draw.sampled for draw in pending) <= available:
+        wants = [draw.want - draw.sampled for draw in pending]
+        if sum(wants) <= available:
             return len(pending)
         usual = [self._ended_tokens[u] / self._ended[u] for u in {draw.until for draw in pending} if self._ended[u]]
-        return max(1, int(available / (MARGIN * max(usual)))) if usual else FIRST_LOOK
+        return max(1, int(available / (MARGIN * max(usual) if usual else max(wants))))
 
     def count_cancelled(self) -> None:
         """Account for tokens of requests that were cancelled, as far as the engine told of them.

@@ -21,7 +21,7 @@ STRATEGIES: dict[str, Strategy] = {
     "mcts": MCTS(until=Until.STEP, children=3),
     "mcts_puct_max": MCTS(until=Until.STEP, children=3, selection="puct", backup="max", leaves=2),
     "mcts_paper": MCTS(expansion_tokens=8),
-    "best_first": BestFirst(first=3),
+    "best_first": BestFirst(),
     "best_first_chunks": BestFirst(until=Until.THOUGHT, chunk_tokens=8, leaves=3),
     "beam_again": Repeat(StepBeamSearch(width=2, branching=2)),
 }

@@ -32,9 +32,7 @@ mcts = st.builds(
     backup=st.sampled_from(["mean", "max"]),
     leaves=small,
 )
-best_first = st.builds(
-    BestFirst, first=small, leaves=small, patience=st.floats(0.1, 1), until=until, chunk_tokens=chunk
-)
+best_first = st.builds(BestFirst, leaves=st.none() | small, patience=st.floats(0.1, 1), until=until, chunk_tokens=chunk)
 fixed = st.one_of(st.builds(BestOfN, n=st.integers(1, 9), wave=st.one_of(st.none(), small)), beams, dvts)
 every = st.one_of(fixed, st.builds(Repeat, fixed), mcts, best_first)
 generators = st.builds(
