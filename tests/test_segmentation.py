@@ -83,7 +83,7 @@ def test_nothing_is_lost_and_every_end_is_a_candidate(
         ends, _ = segmenter.scan(start, ids)
         assert ends == sorted(set(ends))
         assert all(1 <= end <= len(ids) for end in ends)
-        assert all(ids[end - 1] in segmenter.candidate_ids for end in ends)
+        assert all(ids[end - 1] in segmenter.step_ids for end in ends)
         cuts = [0, *ends, len(ids)]
         parts = [text_of(vocabulary, ids[a:b]) for a, b in pairwise(cuts)]
         assert b"".join(parts) == text_of(vocabulary, ids)
@@ -125,7 +125,7 @@ def test_which_tokenizers_need_the_text(vocabularies: dict[str, PretrainedTokeni
         for rule in (Contains(STEP), Exact(STEP)):
             segmenter = Segmenter(vocabulary, rule)
             assert segmenter.text_mode == (not kind.startswith("merged"))
-            assert len(segmenter.candidate_ids) < 100, "an engine checks every token against these"
+            assert len(segmenter.step_ids) < 100, "an engine checks every token against these"
 
 
 def test_a_full_stop_alone_ends_no_step(vocabularies: dict[str, PretrainedTokenizer]) -> None:

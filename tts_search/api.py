@@ -90,15 +90,13 @@ class Searcher:
 
     Args:
         model: `"embedded"` (the small model that ships with the package), a Hugging Face folder, or a hub id.
-        generator: `"vllm"`, `"transformers"`, `"auto"` (vLLM where it is installed; transformers for the embedded
-        model,
-            which is answered before vLLM has started), the URL of an OpenAI-compatible server
+        generator: `"vllm"`, `"transformers"`, `"auto"` (vLLM where it is installed; transformers for the
+            embedded model, which is answered before vLLM has started), the URL of an OpenAI-compatible server
             (`"http://localhost:8000/v1"`; `model` is then what it serves, or left out), or a `Generator` of your own,
             whose `model` then counts.
-        scorer: `"auto"` (the generator's own SPRM head; no scorer where it has none), `"sprm"` (the same, but refuse to
-        go
-            without), a `Scorer`, the name of one that an installed package offers (entry points in the group
-            `tts_search.scorers`), or None.
+        scorer: `"auto"` (the generator's own SPRM head; no scorer where it has none), `"sprm"` (the same,
+            but refuse to go without), a `Scorer`, the name of one that an installed package offers (entry points in the
+            group `tts_search.scorers`), or None.
         step_rule: what ends a step; the head's own rule by default. A string, a set of token ids, or a function of a
             token's text.
         aggregation: from step scores to the trajectory's; the scorer's or the head's own by default, else the geometric

@@ -112,7 +112,7 @@ def stop_ids(until: Until, segmenter: Segmenter, tokenizer: Tokenizer) -> frozen
     if until is not Until.END and segmenter.thinking is not None:
         ids |= {segmenter.thinking[1]}
     if until is Until.STEP:
-        ids |= segmenter.candidate_ids
+        ids |= segmenter.step_ids
     return ids
 
 

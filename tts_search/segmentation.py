@@ -87,6 +87,7 @@ class Segmenter:
 
     Where the tokenizer never writes the rule's text as one token (SmolLM2 writes `.\n\n` as three), the same
     boundaries are found on the text and mapped back: the step token is the one that completes the text (`text_mode`).
+    `step_ids` are all tokens that can end a step: an engine that stops at each never runs past a boundary.
 
     Raises:
         InvalidInputError: the rule is empty, matches no token, or names ids outside the vocabulary.
@@ -104,11 +105,6 @@ class Segmenter:
         """Whether boundaries are found on the text because no single token carries them."""
         return bool(self._pattern)
 
-    @property
-    def candidate_ids(self) -> frozenset[int]:
-        """Every token that can end a step: an engine that stops at each of these never runs past a boundary."""
-        return self.step_ids
-
     def start(self, prompt: Sequence[int] = ()) -> State:
         """The state in front of the response: a prompt may have opened the thinking part already."""
         if self.thinking is None:
@@ -116,7 +112,7 @@ class Segmenter:
         opening, closing = self.thinking
         # Only at the very end of the prompt, where a chat template opens the assistant's turn: tags further in front
         # are earlier turns', or words of the question.
-        last = next((token for token in reversed(prompt) if self._piece(token).strip()), None)
+        last = next((token for token in reversed(prompt) if self.piece(token).strip()), None)
         if last == opening:
             return State(Phase.THINKING)
         if last == closing:
@@ -130,7 +126,7 @@ class Segmenter:
             assert self.thinking is not None
             if token == self.thinking[0]:
                 return State(Phase.THINKING)
-            if not self._piece(token).strip():
+            if not self.piece(token).strip():
                 return State(Phase.BEFORE)
             phase = Phase.PLAIN
         if phase is Phase.ANSWER:
@@ -141,7 +137,7 @@ class Segmenter:
             if token in self.step_ids:
                 return State(phase, boundary=since > 0)
             return State(phase, since + 1)
-        return self._advance_text(phase, since, tail, self._piece(token))
+        return self._advance_text(phase, since, tail, self.piece(token))
 
     def _advance_text(self, phase: Phase, since: int, tail: bytes, piece: bytes) -> State:
         window = tail + piece
@@ -163,7 +159,8 @@ class Segmenter:
                 ends.append(position)
         return ends, state
 
-    def _piece(self, token: int) -> bytes:
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token, none for an id outside the vocabulary."""
         return self._pieces[token] if 0 <= token < len(self._pieces) else b""
 
     def _resolve(self, vocabulary: Vocabulary) -> frozenset[int]:

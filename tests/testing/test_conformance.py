@@ -9,9 +9,11 @@ from tts_search.head import SPRMConfig
 from tts_search.protocols import Scorer, Strategy
 from tts_search.scorers.sprm import EngineSPRM
 from tts_search.strategies.beam import StepBeamSearch
+from tts_search.strategies.best_first import BestFirst
 from tts_search.strategies.best_of_n import BestOfN
 from tts_search.strategies.dvts import DVTS
 from tts_search.strategies.mcts import MCTS
+from tts_search.strategies.repeat import Repeat
 from tts_search.testing import FakeGenerator, FakeScorer
 from tts_search.testing.conformance import GeneratorConformance, ScorerConformance, StrategyConformance
 from tts_search.tree import Trajectory
@@ -60,6 +62,16 @@ class TestBeamSearch(StrategyConformance):
 class TestDVTS(StrategyConformance):
     def make_strategy(self) -> Strategy:
         return DVTS()
+
+
+class TestBestFirst(StrategyConformance):
+    def make_strategy(self) -> Strategy:
+        return BestFirst()
+
+
+class TestRepeat(StrategyConformance):
+    def make_strategy(self) -> Strategy:
+        return Repeat(BestOfN(n=3))
 
 
 @dataclasses.dataclass

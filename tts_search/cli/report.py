@@ -11,15 +11,14 @@ from collections import Counter
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.panel import Panel
-from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
 from tts_search.cli.terminal import plain, writes_unicode
+from tts_search.export.colors import ANY, color
 from tts_search.result import Candidate, SearchResult, StopReason
 
 BAR_CELLS = 5
-_SCALE = ((0xD6, 0x3B, 0x3B), (0xB8, 0x80, 0x00), (0x2C, 0x96, 0x4B))
 CANDIDATES_SHOWN = 8
 _CHOSEN_BY = {
     "best": "the highest score wins",
@@ -119,17 +118,9 @@ def _thinking(result: SearchResult, console: Console) -> tuple[str, str, Rendera
             words.stylize("dim")
             table.add_row(label, Text("   –" if writes_unicode(console) else "   -", "dim"), "", words)
         else:
-            style = _colour(score)
+            style = color(score, ANY)
             table.add_row(label, Text(f"{score:.2f}", style), Text(_bar(score, console), style), words)
     return title, detail, table
-
-
-def _colour(score: float) -> Style:
-    """Red to green by way of amber, each dark enough for a white background and light enough for a black one."""
-    place = min(max(score, 0.0), 1.0) * (len(_SCALE) - 1)
-    low = min(int(place), len(_SCALE) - 2)
-    channels = (round(a + (b - a) * (place - low)) for a, b in zip(_SCALE[low], _SCALE[low + 1], strict=True))
-    return Style(color="#" + "".join(f"{channel:02x}" for channel in channels))
 
 
 def _bar(score: float, console: Console) -> str:
@@ -159,7 +150,7 @@ def _candidates(result: SearchResult, console: Console) -> tuple[str, str, Rende
         candidate = candidates[i]
         chosen = i == result.chosen
         cells: dict[str, Text] = {
-            "score": Text(f"{candidate.score:.2f}", _colour(candidate.score)),
+            "score": Text(f"{candidate.score:.2f}", color(candidate.score, ANY)),
             "votes": Text(str(votes[candidate.vote]) if candidate.vote is not None else ""),
             "logprob": Text(f"{candidate.mean_logprob:.3f}"),
             "tokens": Text(f"{result.tree.nodes[candidate.node].length:,}" if result.tree else ""),

@@ -1,8 +1,8 @@
-"""The colours of values: one scale from red to green for a light and one for a dark background. Knows numbers only.
+"""The colours of values: scales from red to green for a light, a dark and an unknown background. Knows numbers only.
 
-Both hold equal steps of OKLCH with lightness in one direction throughout, away from the background as the value rises.
-So the order of two values shows without any hue, and the ends stay apart for red-green colour-blind eyes; tests hold
-them to that.
+The first two hold equal steps of OKLCH with lightness in one direction throughout, away from the background as the
+value rises. So the order of two values shows without any hue, and the ends stay apart for red-green colour-blind eyes;
+tests hold them to that.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 LIGHT = ("#ffa194", "#f49a76", "#e49658", "#d1943b", "#ba9320", "#8f8d23", "#628435", "#337844", "#00694f")
 DARK = ("#9e2d26", "#a94419", "#b25b0c", "#b7720f", "#ba8824", "#b1a233", "#9fbb56", "#84d382", "#60e7b4")
+ANY = ("#d63b3b", "#b88000", "#2c964b")  # dark enough for white, light enough for black
 
 
 def color(value: float, scale: Sequence[str] = LIGHT) -> str:

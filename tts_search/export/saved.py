@@ -223,7 +223,7 @@ def _pack_tokens(tree: Tree) -> tuple[_Tokens, RecordedTokens]:
         ids = segmenter.step_ids & occurring or {min(segmenter.step_ids)}  # a rule needs one id at least
         rule = TokenIds(frozenset(ids))
         occurring |= ids
-    texts = {token: segmenter._piece(token) for token in sorted(occurring)}
+    texts = {token: segmenter.piece(token) for token in sorted(occurring)}
     silent = sorted(token for token in texts if texts[token] and not tree.decode((token,)))
     packed = _Tokens(
         text={token: _pack_bytes(data) for token, data in texts.items()},
