@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,9 +23,9 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
 PLAIN = Sampling(temperature=1.0, top_p=1.0)
 
 
-def small(folder: Path, *, dtype: str = "float32", **more: Any) -> VLLMGenerator:
+def small(folder: Path, *, dtype: str = "float32", eager: bool = True, **more: Any) -> VLLMGenerator:
     return VLLMGenerator(
-        folder, dtype=dtype, max_model_len=256, kv_cache_gib=0.02, enforce_eager=True, engine_args=more
+        folder, dtype=dtype, max_model_len=256, kv_cache_gib=0.02, enforce_eager=eager, engine_args=more
     )
 
 
@@ -68,6 +69,22 @@ def test_every_score_is_the_heads_on_the_second_to_last_layer(
         scores, logprobs = differences(folder, dtype, prefix, completions)
         assert scores <= TOLERANCE[dtype]
         assert logprobs <= 10 * TOLERANCE[dtype]  # the policy's own: bf16 logits round coarsely
+
+
+def test_a_compiled_policy_has_the_same_scores(checkpoints: Callable[..., Path]) -> None:
+    folder = checkpoints("qwen2")
+    generator = small(folder, eager=False)
+    prompt = generator.tokenizer.encode(PROMPT)
+
+    async def work() -> Sequence[Completion]:
+        try:
+            return await generator.generate(request(generator, prompt))
+        finally:
+            await generator.aclose()
+
+    scores, logprobs = differences(folder, "float32", prompt, asyncio.run(work()))  # in a process that may compile
+    assert scores <= TOLERANCE["float32"]
+    assert logprobs <= 10 * TOLERANCE["float32"]
 
 
 def test_scores_survive_preemption(checkpoints: Callable[..., Path]) -> None:

@@ -51,7 +51,9 @@ def test_scores_on_real_weights(folder: Path) -> None:
             expected = reference(folder, dtype, prefix, completion.token_ids).previous
             exact = reference(folder, "float32", prefix, completion.token_ids).previous
             assert completion.scores is not None
-            off += [abs(a - b) for a, b in zip(completion.scores, expected, strict=True)]
+            apart = [a - b for a, b in zip(completion.scores, expected, strict=True)]
+            assert abs(statistics.mean(apart)) <= 1e-2, "the trajectory's own score, every token taken for a step"
+            off += map(abs, apart)
             rounding = max(rounding, largest_difference(expected, exact))
         worst, middle = max(off), statistics.median(off)
         print(f"{dtype}: vLLM from transformers {middle:.1e}, at most {worst:.1e}; its own rounding {rounding:.1e}")
