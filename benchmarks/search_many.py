@@ -5,7 +5,7 @@
 One strategy over many questions through one vLLM engine, against the same engine given the same token work at once:
 every prefix that the search sent, with exactly as many tokens as it sampled there, no strategy, no scoring, no waiting
 for one step before the next. The two alternate on one warm engine, with the prefix cache emptied before each, so that a
-noisy machine bears on both.
+noisy machine bears on both. A model without a head gets a random one.
 
 Beside it: of the prompt tokens that could come from the prefix cache, which share came. They could if an earlier
 request held the same whole blocks in front, or left them behind; the last token of a prompt never can.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,8 +28,11 @@ from tts_search import DVTS, MCTS, BestFirst, BestOfN, Completion, Request, Sear
 from tts_search.embedded.puzzles import held_out
 from tts_search.generators import vllm_engine
 from tts_search.generators.vllm import VLLMGenerator
-from tts_search.models import EMBEDDED
+from tts_search.head import head_folder
+from tts_search.models import EMBEDDED, model_folder
 from tts_search.protocols import Strategy
+
+from score_overhead import random_head  # isort: skip  (its neighbour: scripts are run from their folder)
 
 STRATEGIES: dict[str, Strategy] = {
     "best_of_n": BestOfN(n=16),
@@ -92,13 +96,26 @@ def main() -> None:
     )
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--max-tokens", type=int, default=128, help="limit of one thinking part")
+    parser.add_argument("--max-num-seqs", type=int, help="completions at once in the engine (default: vLLM's)")
     parser.add_argument("--eager", action="store_true", help="do not compile")
+    parser.add_argument("--seed", type=int, default=0, help="of a random head")
     args = parser.parse_args()
-    model = args.model if args.model == EMBEDDED else Path(args.model)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = model_folder(args.model if args.model == EMBEDDED else Path(args.model))
+        measure(args, folder, head_folder(folder) or random_head(folder, Path(scratch), args.seed))
+
+
+def measure(args: argparse.Namespace, model: Path, head: Path) -> None:
+    """Alternate search and replay, and print what they took."""
     strategy = STRATEGIES[args.strategy]
     budget = args.budget if getattr(strategy, "endless", False) else None
     generator = Recording(
-        model, max_model_len=512, enforce_eager=args.eager, max_num_seqs=512, engine_args={"block_size": BLOCK}
+        model,
+        head=head,
+        max_model_len=512,
+        enforce_eager=args.eager,
+        max_num_seqs=args.max_num_seqs,
+        engine_args={"block_size": BLOCK},
     )
     questions = [puzzle.question for puzzle in held_out(args.questions, seed=0)]
     ratios: list[float] = []
