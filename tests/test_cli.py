@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -317,6 +318,12 @@ def test_help_teaches() -> None:
         assert word in solve_help.stdout
     for example in re.findall(r"^ *(?:cat.*\| )?tts-search (solve .*?)(?: > .*)?$", solve_help.stdout, re.MULTILINE):
         assert all(f"--{name}" in solve_help.stdout for name in re.findall(r" --([a-z-]+)", example))
+
+
+def test_the_help_of_train_shows_a_file_that_it_would_read() -> None:
+    shown = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "100"}).stdout
+    file = tomllib.loads(shown[shown.index("model = ") :])
+    assert {"model", "data", "training", "rewards", "lora"} <= set(file)
 
 
 def test_version() -> None:

@@ -13,7 +13,7 @@ from tts_search.cli.outcomes import INTERRUPTED, outcomes
 from tts_search.cli.train_sample import grader_of, quietly
 from tts_search.errors import InvalidInputError
 
-HELP_BELOW = """[bold]The file[/bold], in TOML; flags go before it
+HELP_BELOW = r"""[bold]The file[/bold], in TOML; flags go before it
 
     model = "path/to/model"
     data = "questions.jsonl"      # question and answer
@@ -21,14 +21,14 @@ HELP_BELOW = """[bold]The file[/bold], in TOML; flags go before it
     grader = "math"
     preset = "metastone-1.5b"     # the released settings
 
-    [training]                    # any setting of TRL's GRPOConfig, and the head's
+    \[training]                    # settings of TRL's GRPOConfig and the head's
     max_steps = 500
     head_warmup_steps = 50
 
-    [rewards]
+    \[rewards]
     well_formed = 0.1
 
-    [lora]                        # train an adapter instead of the whole policy
+    \[lora]                        # train an adapter instead of the whole policy
     r = 16
 """
 
