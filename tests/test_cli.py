@@ -9,8 +9,8 @@ import re
 import signal
 import subprocess
 import sys
-import tomllib
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
