@@ -1,54 +1,69 @@
-"""A joint run from the embedded model's policy with a new head: does the reward rise, do the score curves part, and is
-the gap of the self-supervised loss (Eq. 6) larger than plain BCE's (paper, Fig. 3 and 4)?
+"""A joint run from the embedded model's policy with a new head, over several seeds: does the reward rise, do the score
+curves part, and is the gap of the self-supervised loss (Eq. 6) larger than plain BCE's (paper, Fig. 3 and 4)?
 
-    python benchmarks/joint_training.py --seeds 3 --steps 150
+    python benchmarks/joint_training.py --seeds 3 --steps 150      # some three minutes an arm on one core
 
-Every seed trains one arm per loss from the same policy, the same new head and the same data; the heads of `spr` and
-`balanced` begin with `--warmup` steps of BCE. The gap is measured on held-out puzzles with each arm's own policy.
+Every seed trains one arm per loss, as `tts-search reproduce` does for one seed: from the same policy, the same new head
+and the same data; all but `bce` begin with `--warmup` steps of BCE. Each arm is measured on held-out puzzles with its
+own policy. All of it is trained anew; searches that are in `--out` already are not made again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 
-from tts_search.embedded.puzzles import Puzzle, draw, held_out
-from tts_search.grading.named import resolve_grader
-from tts_search.head import SPRM, SPRMConfig
+from tts_search import Searcher
+from tts_search.embedded import MODEL_FOLDER
+from tts_search.evaluation.datasets import load_dataset
+from tts_search.evaluation.joint import SAMPLES, Arm, JointSchedule, train_arm
+from tts_search.evaluation.pool import sample_pool
+from tts_search.evaluation.runs import Evaluation
 from tts_search.metrics import bootstrap
-from tts_search.training.curves import aha_step, history, plot
-from tts_search.training.rewards import Correctness
-from tts_search.training.settings import ReflectiveConfig
-from tts_search.training.trainer import ReflectiveGRPOTrainer
+from tts_search.store import RunLog
+from tts_search.training.curves import aha_step, plot
 
 
 def main() -> None:
+    usual = JointSchedule()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("joint-training"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--warmup", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=usual.steps)
+    parser.add_argument("--warmup", type=int, default=usual.warmup)
     parser.add_argument("--losses", nargs="+", default=["bce", "spr"])
-    parser.add_argument("--completions", type=int, default=64, help="in one step, groups of 8")
-    parser.add_argument("--learning-rate", type=float, default=3e-4)
-    parser.add_argument("--head-learning-rate", type=float, default=1e-3)
+    parser.add_argument("--completions", type=int, default=usual.completions, help="in one step, groups of 8")
+    parser.add_argument("--learning-rate", type=float, default=usual.learning_rate)
+    parser.add_argument("--head-learning-rate", type=float, default=usual.head_learning_rate)
     parser.add_argument("--puzzles", type=int, default=200, help="held out, 8 samples each")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = list[dict[str, Any]]()
-    for seed in range(options.seeds):
-        for loss in options.losses:
-            rows.append(arm(options, loss, seed))
-            print(json.dumps(rows[-1]), flush=True)
-    options.out.mkdir(parents=True, exist_ok=True)
+    with RunLog(options.out / "runs.jsonl") as log:
+        for seed in range(options.seeds):
+            schedule = JointSchedule(
+                steps=options.steps,
+                warmup=options.warmup,
+                completions=options.completions,
+                learning_rate=options.learning_rate,
+                head_learning_rate=options.head_learning_rate,
+                seed=seed,
+            )
+            for loss in options.losses:
+                started = time.perf_counter()
+                arm = train_arm(MODEL_FOLDER, loss, schedule, options.out / f"{loss}-{seed}")
+                plot(arm.history, options.out / f"{loss}-{seed}.png")
+                minutes = (time.perf_counter() - started) / 60
+                rows.append(
+                    {"loss": loss, "seed": seed, "minutes": round(minutes, 2)} | measured(arm, log, options.puzzles)
+                )
+                print(json.dumps(rows[-1]), flush=True)
     (options.out / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
     for name in ("reward_first", "reward_last", "gap", "auc", "best_of_8", "single"):
         for loss in options.losses:
@@ -56,66 +71,23 @@ def main() -> None:
             print(f"{name:13} {loss:9} {bootstrap(values)} over {len(values)} seeds")
 
 
-def arm(options: argparse.Namespace, loss: str, seed: int) -> dict[str, Any]:
-    """One run, and what its head says on held-out puzzles."""
-    started = time.perf_counter()
-    out = options.out / f"{loss}-{seed}"
-    rng = random.Random(seed)
-    args = ReflectiveConfig(
-        output_dir=str(out),
-        per_device_train_batch_size=options.completions,
-        per_device_eval_batch_size=options.completions,
-        num_generations=8,
-        max_completion_length=96,
-        max_steps=options.steps,
-        learning_rate=options.learning_rate,
-        head_learning_rate=options.head_learning_rate,
-        head_loss=loss,
-        head_warmup_steps=options.warmup,
-        lr_scheduler_type="constant",
-        temperature=0.6,
-        top_p=1.0,
-        mask_truncated_completions=True,
-        loss_type="bnpo",
-        gradient_checkpointing=False,
-        use_cpu=True,
-        bf16=False,
-        logging_steps=1,
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        seed=seed,
-    )
-    torch.manual_seed(seed)
-    head = SPRM(SPRMConfig(hidden_size=128))
-    data = dataset([draw(rng) for _ in range(options.steps * options.completions // 8)])
-    reward = Correctness(resolve_grader("puzzle"), threads=1)
-    trainer = ReflectiveGRPOTrainer("embedded", reward, args, data, dataset(held_out(options.puzzles)), head=head)
-    trainer.train()
-    log = trainer.state.log_history
-    plot(log, out / "curves.png")
-    rewards = history(log, "reward")[1]
+def measured(arm: Arm, log: RunLog, puzzles: int) -> dict[str, Any]:
+    """What one run's curves say, and its head and policy on held-out puzzles."""
+    with Searcher(arm.folder, generator="transformers") as searcher:
+        evaluation = Evaluation(dataset=load_dataset("puzzles", limit=puzzles), searcher=searcher, log=log)
+        pool = sample_pool(evaluation, SAMPLES)
+    rewards = arm.curve("reward")[1]
     tenth = max(1, len(rewards) // 10)
-    held = trainer.evaluate()
+    right = pool.correct > 0.5
     return {
-        "loss": loss,
-        "seed": seed,
         "reward_first": sum(rewards[:tenth]) / tenth,
         "reward_last": sum(rewards[-tenth:]) / tenth,
-        "aha_step": aha_step(*history(log, "sprm/gap")),
-        "gap": held["eval_sprm/gap"],
-        "auc": held["eval_sprm/auc"],
-        "best_of_8": held["eval_sprm/best_of_group"],
-        "single": held["eval_sprm/single"],
-        "minutes": round((time.perf_counter() - started) / 60, 2),
+        "aha_step": aha_step(*arm.curve("sprm/gap")),
+        "gap": float(pool.scores[right].mean() - pool.scores[~right].mean()),
+        "auc": pool.auc()[0],
+        "best_of_8": float(pool.by_question("score", SAMPLES).mean()),
+        "single": float(pool.correct.mean()),
     }
-
-
-def dataset(puzzles: list[Puzzle]) -> Dataset:
-    chats = ([{"role": "user", "content": puzzle.question}] for puzzle in puzzles)
-    return Dataset.from_list(
-        [{"prompt": chat, "answer": puzzle.question} for chat, puzzle in zip(chats, puzzles, strict=True)]
-    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,29 @@ def test_a_pool_is_what_the_searches_found(tmp_path: Path) -> None:
     assert pool.correct[2].tolist() == [holds(c.answer or "", "c") for c in result.candidates]
     assert pool.curve("pass", (1, 2, 4, 8)).keys() == {1, 2, 4}
     assert pool.curve("score", (1,))[1] == bootstrap(pool.correct.mean(1))
+
+
+def test_a_pool_keeps_its_tokens_if_told_to(tmp_path: Path) -> None:
+    with make_searcher(FakeGenerator()) as searcher, RunLog(tmp_path / "log.jsonl") as log:
+        evaluation = Evaluation(dataset=QUESTIONS, searcher=searcher, log=log, grader=holds)
+        without = sample_pool(evaluation, 4)
+        keeping = replace(evaluation, keep_tokens=True)
+        pool = sample_pool(keeping, 4)
+        assert len(log) == len(QUESTIONS), "the same searches, made again for their tokens"
+        written = (tmp_path / "log.jsonl").read_bytes()
+        assert sample_pool(keeping, 4).trajectories == pool.trajectories
+        assert sample_pool(evaluation, 4).trajectories == ()
+        assert (tmp_path / "log.jsonl").read_bytes() == written
+        tokenizer = searcher.generator.tokenizer
+        result = searcher.search(QUESTIONS.problems[0].question, strategy=BestOfN(n=4), selector="majority")
+    assert pool.correct.tolist() == without.correct.tolist()
+    assert without.trajectories == ()
+    for candidate, kept in zip(result.candidates, pool.trajectories[0], strict=True):
+        assert kept is not None
+        assert kept.prompt_ids == tokenizer.render(QUESTIONS.problems[0].question)
+        assert tokenizer.decode(kept.response_ids).endswith(candidate.answer or "")
+        assert result.tree is not None
+        assert kept.step_ends == tuple(result.tree.nodes[candidate.node].step_ends)
 
 
 def test_selectors_of_a_pool() -> None:

@@ -16,6 +16,7 @@ from tts_search import __version__
 from tts_search.cli.compare import HELP_BELOW as COMPARE_HELP_BELOW
 from tts_search.cli.compare import compare
 from tts_search.cli.outcomes import INTERRUPTED, INVALID
+from tts_search.cli.reproduce import HELP_BELOW as REPRODUCE_HELP_BELOW
 from tts_search.cli.reproduce import reproduce
 from tts_search.cli.solve import HELP_BELOW, solve
 from tts_search.cli.terminal import say_error
@@ -88,7 +89,7 @@ def _tts_search(
 
 app.command(epilog=HELP_BELOW)(solve)
 app.command(epilog=COMPARE_HELP_BELOW)(compare)
-app.command()(reproduce)
+app.command(epilog=REPRODUCE_HELP_BELOW)(reproduce)
 app.command()(clean)
 app.command()(sample)
 app.command("fit-head")(fit_head)

@@ -267,7 +267,8 @@ class _Lines:
         again, self._done = progress.done < self._done, progress.done
         if tenth > self._told or again:
             self._told = tenth
-            self._screen.print(f"{progress.done} of {progress.total} searches, {progress.label} {_left(progress)}")
+            said = f"{progress.done} of {progress.total} {progress.unit}, {progress.label}"
+            self._screen.print(f"{said} {_left(progress)}")
 
 
 def _left(progress: RunProgress) -> str:

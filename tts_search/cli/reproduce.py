@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +17,21 @@ from tts_search.cli.outcomes import outcomes
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
 
+if TYPE_CHECKING:
+    from tts_search.evaluation.reproduce import Item
+
+HELP_BELOW = """[bold]Examples[/bold]
+
+[cyan]tts-search reproduce --questions 200[/cyan]
+  All tables and figures on the embedded model, in less than 40 minutes on two cores.
+
+[cyan]tts-search reproduce --no-heads --questions 50 --out quick[/cyan]
+  What searching alone can show, in a few minutes.
+
+[cyan]tts-search reproduce --dataset gsm8k --model ./my-model --budgets 4000,16000 --out mine[/cyan]
+  The same measurements on a model of yours.
+"""
+
 Questions = Annotated[int, typer.Option("--questions", metavar="N", help="Questions of the data set.")]
 Samples = Annotated[int, typer.Option("--samples", metavar="N", help="Samples a question: a power of two, 8 to 1024.")]
 Budgets = Annotated[str, typer.Option("--budgets", metavar="LIST", help="Of the tree search, in tokens a question.")]
@@ -25,7 +41,11 @@ Parameters = Annotated[
 ]
 Heads = Annotated[
     bool,
-    typer.Option("--heads/--no-heads", help="Train heads with either loss too (Table 3, Figure 3); for puzzles."),
+    typer.Option(
+        "--heads/--no-heads",
+        help="Train too, for puzzles: reward models (Table 2) and policy with head (Table 3, Figures 3, 4 and 7). Some "
+        "ten minutes on one core, once; needs tts-search[train].",
+    ),
 ]
 Out = Annotated[
     Path,
@@ -66,16 +86,15 @@ def reproduce(
         if not caps:
             raise InvalidInputError("--budgets needs at least one number of tokens")
         items = [item for item in paper.ITEMS if dataset == PUZZLES or item is not paper.figure_6]
-        if dataset == PUZZLES and generator == "auto" and heads:
-            from tts_search.evaluation.head_losses import figure_3, table_3
-
-            items += [table_3, figure_3]
+        trains = heads and dataset == PUZZLES and generator == "auto"
         screen = None if quiet else terminal.console_for(sys.stderr)
         with terminal.own_streams(debug):
             if screen is not None:
                 screen.file = sys.stderr
             terminal.silence_logs(debug)
             terminal.silence_bars(debug)
+            if trains:
+                items = training_items()
             data = load_dataset(dataset, limit=questions)
             size = parameters or count_parameters(model or EMBEDDED)
             with terminal.loading(screen, model or EMBEDDED):
@@ -89,6 +108,7 @@ def reproduce(
                     samples=samples,
                     budgets=caps,
                     seed=seed,
+                    keep_tokens=trains,
                     on_progress=on_progress,
                 )
                 findings = frame.reproduce(study, items)
@@ -102,6 +122,20 @@ def reproduce(
         for finding in findings:
             typer.echo(f"{finding.name}: {'' if finding.same else 'not '}the same in kind. {finding.sentence}")
         typer.echo(f"\n{out / 'report.html'}")
+
+
+def training_items() -> Sequence[Item]:
+    """All items, with those that train.
+
+    Raises:
+        MissingDependencyError: what trains them is not installed.
+    """
+    from tts_search.evaluation.joint import check_installed
+
+    check_installed()
+    from tts_search.evaluation.paper_training import ITEMS
+
+    return ITEMS
 
 
 def count_parameters(model: str) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tts_search.errors import MissingDependencyError
@@ -36,8 +37,10 @@ def curves(
     log_x: bool = True,
     title: str = "",
     ticks: Sequence[float] | None = None,
+    marks: Mapping[str, float] = MappingProxyType({}),
 ) -> Figure:
-    """Lines with error bars, on a logarithmic x axis by default, the legend beside them.
+    """Lines with error bars, on a logarithmic x axis by default, the legend beside them. `marks` are named places on
+    the x axis, `ticks` all that are labelled there.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -52,6 +55,10 @@ def curves(
             color=COLORS[i % len(COLORS)], marker=MARKERS[i % len(MARKERS)], markersize=5.5, linewidth=1.6,
             linestyle="-" if line.joined else "none", elinewidth=1, capsize=2.5, label=line.label, zorder=3,
         )  # fmt: skip
+    for (name, x), style in zip(marks.items(), ("--", ":", "-."), strict=False):
+        axes.axvline(x, color=INK, linestyle=style, linewidth=1.2, label=name, zorder=2)
+    if ticks is not None and not log_x:
+        axes.set_xticks(list(ticks))
     if log_x:
         axes.set_xscale("log")
         _plain_log_ticks(axes, [x for line in lines for x in line.x], ticks)

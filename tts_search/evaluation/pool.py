@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tts_search.errors import InvalidInputError
+from tts_search.evaluation.datasets import Problem
 from tts_search.evaluation.runs import Evaluation, OnRun, Record, Setting
 from tts_search.metrics import (
     Floats,
@@ -24,6 +25,7 @@ from tts_search.metrics import (
     pass_at_k,
 )
 from tts_search.strategies.best_of_n import BestOfN
+from tts_search.training.trajectories import GradedTrajectory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +33,8 @@ class Pool:
     """Samples `[questions, samples]`: whether right, trajectory score, mean log-probability, vote; and their cost.
 
     `tokens` is the mean number of sampled tokens a sample, its answer included. A sample that the engine did not give
-    (its response was empty) is a wrong one without score or vote. `scores` are zeros where nothing scored.
+    (its response was empty) is a wrong one without score, vote or trajectory. `scores` are zeros where nothing scored;
+    `trajectories` are there if the evaluation keeps tokens, else the rows are empty.
     """
 
     correct: Floats
@@ -39,6 +42,7 @@ class Pool:
     logprobs: Floats
     votes: Sequence[Sequence[str | None]]
     tokens: float
+    trajectories: Sequence[Sequence[GradedTrajectory | None]] = ()
 
     @property
     def size(self) -> int:
@@ -95,7 +99,27 @@ def sample_pool(evaluation: Evaluation, n: int, *, seed: int = 0, on_progress: O
         logprobs=column("mean_logprob", -1e9),
         votes=[_padded(record, "vote", n, None) for record in records],
         tokens=float(np.mean([record["usage"]["sampled_tokens"] for record in records])) / n,
+        trajectories=[
+            _trajectories(evaluation, *pair, n) for pair in zip(evaluation.dataset.problems, records, strict=True)
+        ]
+        if evaluation.keep_tokens
+        else (),
     )
+
+
+def _trajectories(evaluation: Evaluation, problem: Problem, record: Record, n: int) -> list[GradedTrajectory | None]:
+    prompt = evaluation.searcher.generator.tokenizer.render(problem.question)
+    found: list[GradedTrajectory | None] = [
+        GradedTrajectory(
+            question=problem.question,
+            prompt_ids=prompt,
+            response_ids=tuple(candidate["response_ids"]),
+            step_ends=tuple(candidate["step_ends"]),
+            right=bool(candidate["correct"]),
+        )
+        for candidate in record["candidates"]
+    ]
+    return found + [None] * (n - len(found))
 
 
 def _padded(record: Record, name: str, n: int, missing: float | None) -> list:

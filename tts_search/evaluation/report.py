@@ -16,7 +16,18 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SHOWN_QUESTIONS = 100
-TEXT_COLUMNS = ("question", "reference", "strategy", "what it shows", "reasoning", "note", "step", "choice")
+TEXT_COLUMNS = (
+    "question",
+    "reference",
+    "strategy",
+    "what it shows",
+    "reasoning",
+    "note",
+    "step",
+    "choice",
+    "loss",
+    "trajectory",
+)
 _LONGEST_TEXT = 160
 
 STYLE = """

@@ -7,7 +7,7 @@ This is the frame: one engine, one data set, one log, and items that measure and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ class Study:
     """What all items measure with. The pool is sampled once, with the first item that needs it.
 
     `parameters` is the model's size, `samples` the pool's samples a question (a power of two, at least 8), `budgets`
-    the tree search's caps in tokens.
+    the tree search's caps in tokens. `keep_tokens`: the pool has its trajectories, for items that train and judge.
     """
 
     searcher: Searcher
@@ -40,6 +40,7 @@ class Study:
     samples: int = 32
     budgets: Sequence[int] = (150, 300, 600, 1200)
     seed: int = 0
+    keep_tokens: bool = False
     on_progress: OnRun | None = None
     kept: dict[str, Any] = field(default_factory=dict, repr=False)  # what several items show, measured once
 
@@ -51,7 +52,8 @@ class Study:
     @cached_property
     def pool(self) -> Pool:
         """`samples` graded samples of every question."""
-        return sample_pool(self.evaluation, self.samples, seed=self.seed, on_progress=self.on_progress)
+        evaluation = replace(self.evaluation, keep_tokens=self.keep_tokens)
+        return sample_pool(evaluation, self.samples, seed=self.seed, on_progress=self.on_progress)
 
     @property
     def ks(self) -> list[int]:

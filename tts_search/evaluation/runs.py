@@ -25,6 +25,7 @@ from tts_search.models import EMBEDDED
 from tts_search.protocols import Strategy
 from tts_search.result import SearchResult, resolve_selector
 from tts_search.store import RunLog
+from tts_search.tree import Tree
 
 Record = dict[str, Any]
 GRADING_THREADS = 8
@@ -43,13 +44,14 @@ class Setting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunProgress:
-    """How far an evaluation is, in searches; `resumed` of the `done` were in the log already."""
+    """How far a work is, in units such as searches; `resumed` of the `done` were in the log already."""
 
     done: int
     total: int
     resumed: int
     seconds: float
     label: str
+    unit: str = "searches"
 
     @property
     def seconds_left(self) -> float | None:
@@ -67,13 +69,15 @@ class Evaluation:
 
     `grader` is a function or a name, by default the data set's own. A record holds `correct`, the answer, the usage,
     and for every candidate its score, mean log-probability, vote and, where it was answered, whether it is right. A
-    search that failed is a record with its `error`, counts as wrong, and is tried again the next time.
+    search that failed is a record with its `error`, counts as wrong, and is tried again the next time. With
+    `keep_tokens` every candidate also holds its `response_ids` (thinking and answer) and `step_ends`.
     """
 
     dataset: Dataset
     searcher: Searcher
     log: RunLog
     grader: Grader | str | None = None
+    keep_tokens: bool = False
 
     @property
     def engine(self) -> dict[str, Any]:
@@ -91,7 +95,7 @@ class Evaluation:
         """
         if repeats < 1:
             raise InvalidInputError(f"repeats must be at least 1, got {repeats}")
-        counted = _Counter(len(settings) * repeats * len(self.dataset), on_progress)
+        counted = Ticker(len(settings) * repeats * len(self.dataset), on_progress)
         grade = self.grader if self.grader is not None else self.dataset.grader
         name = grade if isinstance(grade, str) else name_of(grade)
         grader = resolve_grader(grade) if isinstance(grade, str) else grade
@@ -112,16 +116,16 @@ class Evaluation:
         grader_name: str,
         grader: Grader,
         threads: ThreadPoolExecutor,
-        counted: _Counter,
+        counted: Ticker,
     ) -> list[Record]:
         problems, engine = self.dataset.problems, self.engine
         keys = [self._key(problem, setting, seed, grader_name, engine) for problem in problems]
         records = [self.log.get(key) for key in keys]
-        missing = [i for i, record in enumerate(records) if record is None or record["error"] is not None]
+        missing = [i for i, record in enumerate(records) if not self._complete(record)]
         counted.resumed(len(problems) - len(missing), setting.label)
 
         def finish(place: int, result: SearchResult) -> None:
-            self.log.add(keys[place], _record(result, problems[place], grader))
+            self.log.add(keys[place], _record(result, problems[place], grader, keep_tokens=self.keep_tokens))
             counted.one(setting.label)
 
         grading: list[Future[None]] = []
@@ -132,6 +136,11 @@ class Evaluation:
             future.result()
         done = [self.log.get(key) for key in keys]
         return [record for record in done if record is not None]
+
+    def _complete(self, record: Record | None) -> bool:
+        if record is None or record["error"] is not None:
+            return False
+        return not self.keep_tokens or all("response_ids" in candidate for candidate in record["candidates"])
 
     def _search(self, questions: Sequence[str], setting: Setting, seed: int) -> Iterator[SearchResult]:
         return self.searcher.search_many(
@@ -177,21 +186,23 @@ def name_of(thing: object) -> str:
     return getattr(thing, "__qualname__", type(thing).__qualname__) if " at 0x" in shown else shown
 
 
-class _Counter:
-    """Tells how far it is, from any thread."""
+class Ticker:
+    """Tells how far a work of `total` units is, from any thread."""
 
-    def __init__(self, total: int, on_progress: OnRun | None) -> None:
-        self._total, self._on_progress = total, on_progress
+    def __init__(self, total: int, on_progress: OnRun | None, unit: str = "searches") -> None:
+        self._total, self._on_progress, self._unit = total, on_progress, unit
         self._done = self._resumed = 0
         self._lock = threading.Lock()
         self._began = time.monotonic()
 
     def resumed(self, count: int, label: str) -> None:
+        """So many units were done before."""
         self._resumed += count
         self._done += count
         self._tell(label)
 
     def one(self, label: str) -> None:
+        """One more unit is done."""
         with self._lock:
             self._done += 1
             self._tell(label)
@@ -200,7 +211,14 @@ class _Counter:
         if self._on_progress is not None:
             seconds = time.monotonic() - self._began
             self._on_progress(
-                RunProgress(done=self._done, total=self._total, resumed=self._resumed, seconds=seconds, label=label)
+                RunProgress(
+                    done=self._done,
+                    total=self._total,
+                    resumed=self._resumed,
+                    seconds=seconds,
+                    label=label,
+                    unit=self._unit,
+                )
             )
 
 
@@ -211,7 +229,7 @@ def _raise_first(grading: list[Future[None]]) -> None:
         future.result()
 
 
-def _record(result: SearchResult, problem: Problem, grader: Grader) -> Record:
+def _record(result: SearchResult, problem: Problem, grader: Grader, *, keep_tokens: bool) -> Record:
     def right(answer: str | None) -> bool | None:
         if answer is None:
             return None
@@ -234,10 +252,17 @@ def _record(result: SearchResult, problem: Problem, grader: Grader) -> Record:
                 "mean_logprob": _finite(c.mean_logprob),
                 "vote": c.vote,
                 "correct": right(c.answer),
+                **(_tokens(result.tree, c.node) if keep_tokens and result.tree is not None else {}),
             }
             for c in result.candidates
         ],
     }
+
+
+def _tokens(tree: Tree, index: int) -> Record:
+    node = tree.nodes[index]
+    final = next(reversed(tree.children(node)), node)  # a thinking part goes on into its answer, if it has one
+    return {"response_ids": list(tree.token_ids(final)), "step_ends": list(node.step_ends)}
 
 
 def _finite(value: float | None) -> float | None:

@@ -24,6 +24,7 @@ from tts_search.training.trajectories import GradedTrajectory
 
 CHUNK = 256
 """Trajectories in one file: what an interruption can cost."""
+BATCH_TOKENS = 16_384
 
 
 def decoder_of(model: Any) -> tuple[nn.Module, nn.Module]:
@@ -87,7 +88,7 @@ class Reader:
 
     device: str = "auto"
     dtype: str = "auto"
-    batch_tokens: int = 16_384
+    batch_tokens: int = BATCH_TOKENS
 
     def __post_init__(self) -> None:
         if self.batch_tokens < 1:
@@ -118,14 +119,26 @@ def step_states(
         kept = _load(file, chunk)
         if kept is None:
             policy = policy or _load_policy(folder, reader)
-            with torch.inference_mode(), _tapped(policy) as tap:
-                kept = _read(policy, tap, chunk, readout, reader.batch_tokens)
+            kept = read_states(policy, chunk, readout=readout, batch_tokens=reader.batch_tokens)
             _save(file, kept)
             report(f"hidden states: {min(start + CHUNK, len(trajectories))}/{len(trajectories)} trajectories")
         states += kept
     if policy is None:
         report(f"hidden states: all {len(trajectories)} trajectories from {cache}")
     return states
+
+
+@torch.inference_mode()
+def read_states(
+    policy: Any, trajectories: Sequence[GradedTrajectory], *, readout: Readout, batch_tokens: int = BATCH_TOKENS
+) -> list[Tensor]:
+    """Hidden states `[steps, hidden]` of each trajectory by a policy in memory, as it stands; nothing is kept.
+
+    Raises:
+        InvalidInputError: a trajectory is longer than the model's context.
+    """
+    with _tapped(policy) as tap:
+        return _read(policy, tap, trajectories, readout, batch_tokens)
 
 
 def fingerprint(folder: Path) -> str:
