@@ -44,7 +44,7 @@ Heads = Annotated[
     typer.Option(
         "--heads/--no-heads",
         help="Train too, for puzzles: reward models (Table 2) and policy with head (Table 3, Figures 3, 4 and 7). Some "
-        "ten minutes on one core, once; needs tts-search[train].",
+        "ten minutes on one core, once; needs tts-search\\[train].",
     ),
 ]
 Out = Annotated[
