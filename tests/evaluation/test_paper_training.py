@@ -26,6 +26,7 @@ from tts_search.evaluation.paper_training import Joint, Known, figure_3, figure_
 from tts_search.evaluation.pool import Pool
 from tts_search.evaluation.reproduce import Finding, Study
 from tts_search.evaluation.reward_models import PRM, RewardModel, RewardSchedule, RewardScores, reward_scores, table_2
+from tts_search.evaluation.runs import weights
 from tts_search.store import RunLog
 from tts_search.training.trajectories import GradedTrajectory
 
@@ -97,6 +98,7 @@ def test_joint_runs_differ_by_their_loss_alone_and_are_trained_once(
     assert study.log.path is not None
     assert not list(study.log.path.parent.glob(".joint-*")), "nothing is left lying about"
 
+    kept = weights(str(bce.folder))
     shutil.rmtree(bce.folder)
     trained: list[str] = []
 
@@ -108,6 +110,7 @@ def test_joint_runs_differ_by_their_loss_alone_and_are_trained_once(
     again = joint_arms(study, fixed, SHORT)
     assert trained == ["bce"], "only what is missing"
     assert again == arms, "and it comes out the same"
+    assert weights(str(bce.folder)) == kept, "so that what was searched with it counts"
 
 
 def test_ctrl_c_ends_a_run_and_leaves_nothing(tmp_path: Path) -> None:

@@ -172,6 +172,7 @@ def train_arm(
         if trainer.interrupted:
             raise KeyboardInterrupt
         trainer.save_model(str(Path(scratch) / "model"))
+        (Path(scratch) / "model" / "training_args.bin").unlink(missing_ok=True)  # names the scratch folder
         shutil.rmtree(folder, ignore_errors=True)
         (Path(scratch) / "model").rename(folder)
     history = [
