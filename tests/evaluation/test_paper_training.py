@@ -7,7 +7,8 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -192,7 +193,7 @@ def test_the_verdict_on_reward_models(ours: float, theirs: float, same: bool, mo
     correct = (rng.random((120, 8)) < 0.3).astype(float)
     study = runs(spr_knows=0, bce_knows=0, aha=False)
     study.samples = 8
-    study.searcher = type("Headless", (), {"generator": type("Engine", (), {"head_config": None})})()
+    study.searcher = cast(Any, SimpleNamespace(generator=SimpleNamespace(head_config=None)))
     study.__dict__["pool"] = made_up(correct * ours + rng.random((120, 8)) * 0.8, correct)
     names = (reward_models.OWN, reward_models.ORM, *PRM)
     scores = dict.fromkeys(names, correct * theirs + rng.random((120, 8)) * 0.8)

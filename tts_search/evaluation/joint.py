@@ -39,7 +39,6 @@ from tts_search.training.trajectories import GradedTrajectory
 ArmLoss = Literal["spr", "bce"]
 LOSSES: Mapping[ArmLoss, str] = {"spr": "SPR loss (Eq. 6)", "bce": "BCE"}
 SAMPLES = 8
-_KEPT = ("reward", "sprm/score_right", "sprm/score_wrong", "sprm/gap", "sprm/auc")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +175,7 @@ def train_arm(
         shutil.rmtree(folder, ignore_errors=True)
         (Path(scratch) / "model").rename(folder)
     history = [
-        {"step": float(row["step"])} | {name: float(row[name]) for name in _KEPT if _is(row.get(name))}
+        {name: float(value) for name, value in row.items() if _told(name) and math.isfinite(value)}
         for row in trainer.state.log_history
         if "reward" in row
     ]
@@ -243,8 +242,8 @@ class _Looks(TrainerCallback):
         model.train(training)
 
 
-def _is(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _told(name: str) -> bool:
+    return name in ("step", "reward") or name.startswith("sprm/")
 
 
 def _digest(value: Any) -> str:
