@@ -144,7 +144,7 @@ def figure_4(study: Study) -> Finding:
             if same
             else "With the SPR loss no step is found behind which the gap is larger by more than both intervals."
         )
-        + f"{where} {ONE_SEED}",
+        + f"{where} {_course(arm, joint.warmup)}{ONE_SEED}",
         figures=[
             (
                 curves(lines, xlabel="training step", ylabel="trajectory score", log_x=False, marks=marks),
@@ -241,6 +241,15 @@ def _once(study: Study) -> Joint:
     if "joint" not in study.kept:
         study.kept["joint"] = joint_runs(study)
     return study.kept["joint"]
+
+
+def _course(arm: Arm, warmup: int) -> str:
+    """How large the gap was at first, when Eq. 6 took over, and at the end."""
+    gaps = arm.curve("sprm/gap")[1]
+    if not gaps[:warmup] or not gaps[warmup:]:
+        return ""
+    taught, end = (np.mean(part[-BIN:]) for part in (gaps[:warmup], gaps[warmup:]))
+    return f"The gap was {gaps[0]:.2f} at first, {taught:.2f} when the warm-up by BCE ended, {end:.2f} at the end. "
 
 
 def _looks(arm: Arm, step: int) -> list[tuple[list[float], list[float]]]:

@@ -18,8 +18,8 @@ LEAST_GAP = 0.05
 def aha_step(steps: Sequence[int], gaps: Sequence[float], *, least: float = LEAST_GAP) -> int | None:
     """The step from which on the gap between right and wrong trajectories is larger; None where nothing changed.
 
-    The one change of the mean that explains most of the gaps' variance (least squares), if the mean grew there by
-    `least` and by three of its standard errors. NaN gaps are passed over.
+    The one rise of the mean that explains most of the gaps' variance (least squares), if the mean grew there by
+    `least` and by three of its standard errors. A later fall does not hide it. NaN gaps are passed over.
     """
     pairs = [(step, gap) for step, gap in zip(steps, gaps, strict=True) if not math.isnan(gap)]
     n, values = len(pairs), [gap for _, gap in pairs]
@@ -29,8 +29,11 @@ def aha_step(steps: Sequence[int], gaps: Sequence[float], *, least: float = LEAS
     for i in range(1, n):
         left += values[i - 1]
         explained = left**2 / i + (total - left) ** 2 / (n - i)
-        if 2 <= i <= n - 2 and explained > best:
+        rises = (total - left) / (n - i) > left / i
+        if 2 <= i <= n - 2 and rises and explained > best:
             best, at = explained, i
+    if not at:
+        return None
     before, after = values[:at], values[at:]
     grown = sum(after) / len(after) - sum(before) / len(before)
     error = math.sqrt(_variance(before) / len(before) + _variance(after) / len(after))
