@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FIXED_QUESTIONS = 64
 WHOLE = 4  # three moves and the check: a whole trajectory
-BIN = 10  # training steps in one point of a curve
+BIN = 5  # training steps in one point of a curve
 ONE_SEED = "One seed; benchmarks/joint_training.py trains several."
 
 
