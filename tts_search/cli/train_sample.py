@@ -10,13 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from tts_search.api import Searcher
 from tts_search.cli import options, terminal
+from tts_search.cli.engine import open_searcher
 from tts_search.cli.outcomes import outcomes
-from tts_search.cli.plugins import import_object, is_object, make_object
+from tts_search.cli.plugins import import_object
 from tts_search.errors import InvalidInputError
-from tts_search.models import EMBEDDED
-from tts_search.protocols import Generator
 
 Questions = Annotated[
     Path, typer.Argument(metavar="QUESTIONS", help="JSON lines with [cyan]question[/cyan] and [cyan]answer[/cyan].")
@@ -50,6 +48,8 @@ def sample(
     seed: options.Seed = 0,
     max_tokens: options.MaxTokens = 32_768,
     answer_tokens: options.AnswerTokens = 1024,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
     debug: options.Debug = False,
 ) -> None:
     """Sample graded trajectories, for [cyan]tts-search fit-head[/cyan] to learn from.
@@ -65,10 +65,7 @@ def sample(
 
             problems = read_problems(questions)[:limit]
             judge = grader_of(grader)
-            engine: Any = make_object(generator, "--generator", Generator) if is_object(generator) else generator
-            with Searcher(
-                model or EMBEDDED, generator=engine, scorer=None, max_tokens=max_tokens, answer_tokens=answer_tokens
-            ) as searcher:
+            with open_searcher(model, generator, "none", max_tokens, answer_tokens, temperature, top_p) as searcher:
                 collect(searcher, problems, out, grader=judge, n=n, seed=seed, report=say)
         typer.echo(f"{out}")
 

@@ -7,6 +7,7 @@ The file is written question by question, and a run that was interrupted goes on
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tts_search.training.problems import Problem
 from tts_search.training.trajectories import question_key, read_lines
 
 ALL_ANSWERED = Selector("all answered", lambda _: 0, needs_answers=True)
+REPORT_SECONDS = 20
 
 
 def collect(
@@ -46,6 +48,7 @@ def collect(
     if len(todo) < len(problems):
         report(f"samples: {len(problems) - len(todo)} of {len(problems)} questions are in {out} already")
     asked = right = finished = 0
+    told = time.monotonic()
     failure: Exception | None = None
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("a", encoding="utf-8") as file:
@@ -61,7 +64,8 @@ def collect(
             file.flush()
             asked += len(records)
             right += sum(record["correct"] for record in records)
-            if finished % 50 == 0 or finished == len(todo):
+            if (now := time.monotonic()) - told >= REPORT_SECONDS or finished == len(todo):
+                told = now
                 report(f"samples: {finished}/{len(todo)} questions  right {right / max(1, asked):.3f}")
     if failure is not None and not asked and not done:
         raise failure
