@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
@@ -166,6 +167,21 @@ def test_the_probe_repeats_itself_and_keeps_the_best_epoch() -> None:
     least = fit_probe(hidden, labels, config, settings, validation=opposite, report=lines.append)
     assert "validation" in lines[0]
     assert least(hidden).std().item() < heads[0](hidden).std().item(), "an early epoch was kept"
+
+
+def test_few_steps_in_many_dimensions_teach_what_other_questions_need() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = (torch.rand(n, generator=generator) < 0.5).float()
+        hidden = torch.randn(n, 256, generator=generator) * torch.logspace(0.5, -2, 256)
+        hidden[:, 0] += 6 * (labels - 0.5)
+        return hidden, labels
+
+    head = fit_probe(*draw(160), SPRMConfig(hidden_size=256), ProbeSettings(epochs=10), report=quiet)
+    hidden, labels = draw(400)
+    assert binary_cross_entropy_with_logits(head(hidden), labels).item() < 0.8  # 1.1 with every direction blown up
+    assert ((head(hidden) > 0) == (labels > 0.5)).float().mean().item() > 0.6  # 0.54
 
 
 def test_parts_are_a_matter_of_the_question_alone() -> None:

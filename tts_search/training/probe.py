@@ -18,6 +18,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tts_search.errors import InvalidInputError
 from tts_search.head import SPRM, SPRMConfig
 
+STEPS_PER_DIRECTION = 8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeSettings:
@@ -91,9 +93,15 @@ def fit_probe(
 
 
 def whitening(hidden: Tensor) -> Tensor:
-    """The symmetric matrix `[hidden, hidden]` that gives centred states `[steps, hidden]` unit variance all around."""
+    """The symmetric matrix `[hidden, hidden]` that gives centred states `[steps, hidden]` unit variance all around.
+
+    Few steps say little of many directions: of those with the least variance so many are left out that eight steps
+    stand behind each that stays. Blown up to unit variance, they would be noise on any other question.
+    """
     variances, directions = torch.linalg.eigh(hidden.T @ hidden / len(hidden))
-    return directions @ torch.diag((variances.clamp(min=0) + 1e-4).rsqrt()) @ directions.T
+    scales = (variances.clamp(min=0) + 1e-4).rsqrt()
+    scales[: max(0, len(scales) - max(1, len(hidden) // STEPS_PER_DIRECTION))] = 0
+    return directions @ torch.diag(scales) @ directions.T
 
 
 class _Best:
