@@ -91,6 +91,20 @@ def test_what_fails_and_what_is_refused(tmp_path: Path) -> None:
         resolve_grader("regex")
 
 
+def test_what_is_cut_off_is_counted(tmp_path: Path) -> None:
+    def script(prefix: tuple[int, ...], seed: int) -> int:
+        return b"a"[0] if seed % 2 else spoken().script(prefix, seed)  # type: ignore[misc]
+
+    said = list[str]()
+    with Searcher(generator=FakeGenerator(script=script), scorer=None, max_tokens=20) as searcher:
+        out = collect(
+            searcher, problems("2 + 2?"), tmp_path / "t.jsonl", grader=resolve_grader("exact"), report=said.append
+        )
+    kept = len(rows(out))
+    assert 0 < kept < 8
+    assert f"{8 - kept} were cut off" in said[-1]
+
+
 def test_the_puzzle_grader_reads_the_question_as_reference() -> None:
     grade = resolve_grader("puzzle")
     assert grade("15 + 11 - (7 - 5) = 24", "Using the numbers 7, 5, 15 and 11, make 24.")

@@ -47,7 +47,7 @@ def collect(
     todo = [problem for problem in problems if problem.key not in done]
     if len(todo) < len(problems):
         report(f"samples: {len(problems) - len(todo)} of {len(problems)} questions are in {out} already")
-    asked = right = finished = 0
+    asked = right = finished = cut = 0
     told = time.monotonic()
     failure: Exception | None = None
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -63,10 +63,13 @@ def collect(
             file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
             file.flush()
             asked += len(records)
+            cut += n - len(records)
             right += sum(record["correct"] for record in records)
             if (now := time.monotonic()) - told >= REPORT_SECONDS or finished == len(todo):
                 told = now
                 report(f"samples: {finished}/{len(todo)} questions  right {right / max(1, asked):.3f}")
+    if cut:
+        report(f"samples: {cut} were cut off before their end and are left out: allow more tokens to keep them")
     if failure is not None and not asked and not done:
         raise failure
     return out
