@@ -130,6 +130,10 @@ class Tree:
             path.append(self.nodes[path[-1].parent])
         return path[::-1]
 
+    def answered(self, node: Node) -> Node:
+        """The end of the answer that an ended thinking part goes on into; `node` itself where there is none."""
+        return next(reversed(self.children(node)), node)
+
     def leaves(self) -> list[Node]:
         """Nodes without children, oldest first; the root only where nothing was generated."""
         return [node for node, below in zip(self.nodes, self._children, strict=True) if not below]

@@ -261,8 +261,7 @@ def _record(result: SearchResult, problem: Problem, grader: Grader, *, keep_toke
 
 def _tokens(tree: Tree, index: int) -> Record:
     node = tree.nodes[index]
-    final = next(reversed(tree.children(node)), node)  # a thinking part goes on into its answer, if it has one
-    return {"response_ids": list(tree.token_ids(final)), "step_ends": list(node.step_ends)}
+    return {"response_ids": list(tree.token_ids(tree.answered(node))), "step_ends": list(node.step_ends)}
 
 
 def _finite(value: float | None) -> float | None:

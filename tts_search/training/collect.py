@@ -80,8 +80,7 @@ def _records(result: SearchResult, problem: Problem, grader: Grader) -> Iterator
     assert tree is not None
     for candidate in result.candidates:
         node = tree.nodes[candidate.node]
-        final = next(reversed(tree.children(node)), node)  # a thinking part goes on into its answer, if it has one
-        ids = tree.token_ids(final)
+        ids = tree.token_ids(tree.answered(node))
         answer = candidate.answer or ""
         yield {
             "question": problem.question,
