@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,14 +22,16 @@ from hypothesis import strategies as st
 
 from tts_search import MCTS, BestOfN, Searcher
 from tts_search.api import resolve_strategy
+from tts_search.embedded import MODEL_FOLDER
 from tts_search.errors import InvalidInputError
 from tts_search.evaluation import tables
 from tts_search.evaluation.compare import Comparison, compare
-from tts_search.evaluation.datasets import Dataset, Problem
+from tts_search.evaluation.datasets import Dataset, Problem, load_dataset
 from tts_search.evaluation.report import comparison_figures, comparison_page
-from tts_search.evaluation.runs import RunProgress, name_of, weights
+from tts_search.evaluation.runs import Evaluation, RunProgress, name_of, weights
 from tts_search.metrics import bootstrap, paired_difference
 from tts_search.scorers.sprm import EngineSPRM
+from tts_search.store import RunLog
 from tts_search.strategies.repeat import Repeat
 from tts_search.testing import FakeGenerator
 
@@ -209,6 +212,13 @@ def test_a_model_that_was_trained_on_is_another(tmp_path: Path) -> None:
     assert weights(str(tmp_path)) != before
     assert weights("embedded") is not None
     assert weights("org/model-that-is-elsewhere") is None
+
+
+def test_a_model_is_known_by_its_weights_wherever_it_lies(tmp_path: Path) -> None:
+    folder = shutil.copytree(MODEL_FOLDER, tmp_path / "elsewhere" / "mine")
+    with Searcher(folder, generator="transformers") as searcher, RunLog(None) as log:
+        engine = Evaluation(dataset=load_dataset("puzzles", limit=1), searcher=searcher, log=log).engine
+    assert (engine["model"], engine["weights"]) == ("mine", weights("embedded"))
 
 
 def test_settings_are_named_alike_in_every_process() -> None:

@@ -73,7 +73,9 @@ def test_scores_under_tensor_parallelism_are_the_references(running: Running) ->
     first = running(running.generator.generate(running.request(0, 1, 2, 3)))
     again = running(running.generator.generate(running.request(4, 5)))
     assert all(completion.cached_tokens >= len(running.prompt) - 32 > 0 for completion in again)
-    scores, logprobs = differences(running.generator._folder, "float32", running.prompt, [*first, *again])
+    folder = running.generator.folder
+    assert folder is not None
+    scores, logprobs = differences(folder, "float32", running.prompt, [*first, *again])
     assert scores <= 1e-4
     assert logprobs <= 1e-4
 

@@ -31,7 +31,6 @@ from tts_search.evaluation.reproduce import Study
 from tts_search.evaluation.runs import Evaluation, Ticker
 from tts_search.grading.named import resolve_grader
 from tts_search.head import SPRM, SPRMConfig
-from tts_search.models import model_folder
 from tts_search.training.fit import score
 from tts_search.training.states import read_states
 from tts_search.training.trajectories import GradedTrajectory
@@ -99,11 +98,15 @@ def joint_arms(
     """A run with each loss, from the study's policy; what the log and its folder hold is not trained again.
 
     Raises:
-        InvalidInputError: the study keeps no log file, beside which the trained models lie, or asks no puzzles.
+        InvalidInputError: the study keeps no log file, beside which the trained models lie, asks no
+            puzzles, or its model is not on this machine.
     """
     schedule = schedule or JointSchedule()
-    if study.log.path is None or study.dataset.name != PUZZLES:
-        raise InvalidInputError("joint training needs puzzles, and a log with a path, beside which the models are kept")
+    if study.log.path is None or study.dataset.name != PUZZLES or (model := study.evaluation.folder) is None:
+        raise InvalidInputError(
+            "joint training needs puzzles, a model that is on this machine, and a log with a path, beside which the "
+            "trained models are kept"
+        )
     arms: dict[ArmLoss, Arm] = {}
     for loss, name in LOSSES.items():
         settings = {"joint training": loss, **asdict(schedule), "weights": study.evaluation.engine["weights"]}
@@ -113,7 +116,7 @@ def joint_arms(
         if record is None or not (folder / "config.json").is_file():
             ticker = Ticker(schedule.steps, study.on_progress, "steps")
             arm = train_arm(
-                model_folder(study.searcher.generator.name), loss, schedule, folder,
+                model, loss, schedule, folder,
                 fixed=fixed, on_step=lambda t=ticker, n=name: t.one(f"joint training with {n}"),
             )  # fmt: skip
             record = {"history": arm.history, "looks": list(arm.looks.items())}

@@ -30,7 +30,6 @@ from tts_search.evaluation.runs import Evaluation, Ticker
 from tts_search.evaluation.tables import percent
 from tts_search.head import SPRM, SPRMConfig
 from tts_search.metrics import Floats, auc_within, best_of_k, bootstrap, paired_difference
-from tts_search.models import model_folder
 from tts_search.scorers.aggregate import geometric_mean, last, minimum
 from tts_search.training.fit import score
 from tts_search.training.probe import ProbeSettings, fit_probe
@@ -159,7 +158,10 @@ def training_puzzles(count: int, seed: int) -> Dataset:
 def _measured(study: Study, schedule: RewardSchedule) -> dict[str, Any]:
     judged = study.pool.trajectories
     taught = _samples(study, schedule)
-    policy: Any = AutoModelForCausalLM.from_pretrained(model_folder(study.evaluation.engine["model"]))
+    folder = study.evaluation.folder
+    if folder is None:
+        raise InvalidInputError("reward models begin as copies of the policy, and it is not on this machine")
+    policy: Any = AutoModelForCausalLM.from_pretrained(folder)
     policy.eval().requires_grad_(False)
     config = SPRMConfig(hidden_size=policy.config.hidden_size)
     with torch.random.fork_rng(devices=[]):

@@ -82,8 +82,13 @@ class Evaluation:
     @property
     def engine(self) -> dict[str, Any]:
         """What all searches share: the searcher's settings, and a digest of a local model's weights (see `weights`)."""
-        settings = self.searcher.settings
-        return {**settings, "weights": weights(settings["model"])}
+        settings, folder = self.searcher.settings, self.folder
+        return {**settings, "weights": None if folder is None else weights(str(folder))}
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the searcher's model lies on this machine: its name in the settings is no path."""
+        return getattr(self.searcher.generator, "folder", None)
 
     def run(
         self, settings: Sequence[Setting], *, repeats: int = 1, seed: int = 0, on_progress: OnRun | None = None

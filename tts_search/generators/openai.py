@@ -102,7 +102,7 @@ class OpenAIGenerator(PretrainedGenerator):
         context = context_tokens or card.max_model_len or config.get("max_position_embeddings")
         if not context or context < 2:
             raise InvalidInputError(f"context_tokens must be at least 2, got {context}: pass the model's limit")
-        super().__init__(card.id, own_tokenizer, int(context), head_config)
+        super().__init__(card.id, own_tokenizer, int(context), head_config, None)
         self._completing = Completing.by(own_tokenizer, int(context), head_config)
         self._body = Body(model=card.id, columns=columns, logprobs=logprobs)
         self._sends_ids: bool | None = {"auto": None, "ids": True, "text": False}[tokens]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tts_search.head import SPRMConfig
 from tts_search.protocols import Sampling
 from tts_search.tokenizer import PretrainedTokenizer
@@ -15,15 +17,22 @@ class PretrainedGenerator:
         tokenizer: the model's own.
         context_tokens: the longest prefix plus completion, in tokens.
         head_config: of the SPRM head whose logits come with the completions, None where there is none.
+        folder: where the model lies on this machine, None for one that runs elsewhere.
     """
 
     def __init__(
-        self, name: str, tokenizer: PretrainedTokenizer, context_tokens: int, head_config: SPRMConfig | None
+        self,
+        name: str,
+        tokenizer: PretrainedTokenizer,
+        context_tokens: int,
+        head_config: SPRMConfig | None,
+        folder: Path | None,
     ) -> None:
         self._name = name
         self._tokenizer = tokenizer
         self._context_tokens = context_tokens
         self._head_config = head_config
+        self._folder = folder
 
     @property
     def name(self) -> str:
@@ -49,3 +58,8 @@ class PretrainedGenerator:
     def head_config(self) -> SPRMConfig | None:
         """The config of the head, None where there is none."""
         return self._head_config
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the model lies on this machine, None for one that runs elsewhere."""
+        return self._folder

