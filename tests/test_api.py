@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tts_search import BestOfN, Completion, Options, Request, Searcher, asearch, search
+from tts_search import BestOfN, Completion, Options, Repeat, Request, Searcher, StepBeamSearch, asearch, search
 from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError
 from tts_search.result import StopReason
 from tts_search.testing import FakeGenerator, FakeScorer
@@ -186,6 +186,9 @@ def test_without_a_scorer_the_majority_decides() -> None:
         assert all(step.score is None for step in result.steps)
         with pytest.raises(InvalidInputError, match=r"needs step scores.*selector='majority'"):
             searcher.search("Why?", selector="best")
+        for strategy in ("beam", "dvts", "mcts", "best_first", Repeat(StepBeamSearch())):
+            with pytest.raises(InvalidInputError, match=r"where step scores are high.*fit-head.*'best_of_n'"):
+                searcher.search("Why?", strategy=strategy, budget=50)
     with pytest.raises(InvalidInputError, match="no SPRM head"):
         Searcher(generator=FakeGenerator(scores=False), scorer="sprm")
 

@@ -258,6 +258,11 @@ class Searcher:
             _positive("budget", budget)
         strategy = resolve_strategy(options.get("strategy"), options.get("effort"), budget)
         scored = self._runner.scoring is not None
+        if getattr(strategy, "needs_scores", False) and not scored:
+            raise InvalidInputError(
+                f"{strategy!r} goes where step scores are high, and {self.generator.name!r} has no SPRM head: fit one "
+                "with tts-search fit-head, pass scorer=..., or take strategy='best_of_n', which can do without"
+            )
         selector = resolve_selector(options.get("selector") or ("best" if scored else "majority"))
         if selector.needs_scores and not scored:
             raise InvalidInputError(

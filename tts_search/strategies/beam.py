@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tts_search.errors import InvalidInputError
 from tts_search.protocols import Expand, Plan, Until
@@ -19,6 +20,8 @@ class StepBeamSearch:
     ones, and the search ends when they hold them all; without, they step aside and the beam goes on at full width.
     A beam of width 1 is greedy step search.
     """
+
+    needs_scores: ClassVar[bool] = True
 
     width: int = 4
     branching: int = 4

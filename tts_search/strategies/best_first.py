@@ -30,6 +30,7 @@ class BestFirst:
     """
 
     endless: ClassVar[bool] = True  # grows until something stops it: a search without any limit is refused
+    needs_scores: ClassVar[bool] = True
 
     leaves: int | None = None
     patience: float = 0.75

@@ -6,6 +6,7 @@ After Beeching et al., "Scaling test-time compute with open models" (2024). Know
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tts_search.errors import InvalidInputError
 from tts_search.protocols import Plan, Until
@@ -16,6 +17,8 @@ from tts_search.tree import Tree
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DVTS:
     """`subtrees` beams of `width` that never compete, grown side by side. One subtree is a beam."""
+
+    needs_scores: ClassVar[bool] = True
 
     subtrees: int = 4
     branching: int = 4

@@ -20,6 +20,11 @@ class Repeat:
 
     strategy: Strategy
 
+    @property
+    def needs_scores(self) -> bool:
+        """Whether the repeated strategy does."""
+        return getattr(self.strategy, "needs_scores", False)
+
     def __call__(self, tree: Tree) -> Plan:
         size = -1
         while size != (size := len(tree)):  # a round that grew nothing was the last

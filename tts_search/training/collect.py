@@ -80,6 +80,8 @@ def _records(result: SearchResult, problem: Problem, grader: Grader) -> Iterator
     assert tree is not None
     for candidate in result.candidates:
         node = tree.nodes[candidate.node]
+        if not node.ended:  # where nothing ended, the candidates are what was cut off
+            continue
         ids = tree.token_ids(tree.answered(node))
         answer = candidate.answer or ""
         yield {
