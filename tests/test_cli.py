@@ -164,7 +164,8 @@ def test_strategies_by_name_and_by_object(strategy: str) -> None:
 
 
 def test_saving_the_tree(folder: Path) -> None:
-    result = solve("2 + 2?", "-q", "--strategy", "best_first", "--budget", "60", "--save", "a.html", "--save", "a.json")
+    search = ("--strategy", "best_first", "--budget", "60", "--scorer", "tts_search.testing:FakeScorer")
+    result = solve("2 + 2?", "-q", *search, "--save", "a.html", "--save", "a.json")
     assert result.exit_code == 0, result.stderr
     assert "</html>" in (folder / "a.html").read_text()
     assert from_json((folder / "a.json").read_text()).answer == result.stdout.strip()
@@ -209,6 +210,12 @@ def test_selectors(selector: str) -> None:
         ("good", ("--strategy", "cli_fakes:nothing"), 2, "error: --strategy cli_fakes:nothing is no strategy"),
         ("good", ("--scorer", "sprm"), 2, "'fake' has no SPRM head"),
         ("good", ("--selector", "best"), 2, "selector 'best' needs step scores"),
+        (
+            "good",
+            ("--strategy", "mcts", "--budget", "60"),
+            2,
+            "goes where step scores are high, and 'fake' has no SPRM",
+        ),
         ("good", ("--selector", "weighted", "--scorer", "none"), 2, "error: --selector weighted needs step scores"),
         ("good", ("--model", "x"), 2, "error: --generator cli_fakes:good brings its own model: leave --model out"),
         ("good", ("--effort", "low", "--n", "3"), 2, "error: give --effort low or --n 3, not both"),
