@@ -101,11 +101,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of a random head")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = model_folder(args.model if args.model == EMBEDDED else Path(args.model))
-        measure(args, folder, head_folder(folder) or random_head(folder, Path(scratch), args.seed))
+        model = args.model if args.model == EMBEDDED else Path(args.model)
+        folder = model_folder(model)
+        measure(args, model, head_folder(folder) or random_head(folder, Path(scratch), args.seed))
 
 
-def measure(args: argparse.Namespace, model: Path, head: Path) -> None:
+def measure(args: argparse.Namespace, model: str | Path, head: Path) -> None:
     """Alternate search and replay, and print what they took."""
     strategy = STRATEGIES[args.strategy]
     budget = args.budget if getattr(strategy, "endless", False) else None

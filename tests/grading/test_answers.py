@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tts_search.errors import InvalidInputError
-from tts_search.grading.answers import after_thinking, boxes, last_boxed
+from tts_search.grading.answers import after_thinking, boxes, last_boxed, reference_of
 from tts_search.grading.choice import MultipleChoice, multiple_choice, released_choice
 from tts_search.grading.exact import exact_match
 
@@ -89,3 +89,16 @@ def test_a_choice_that_is_none_is_refused() -> None:
         multiple_choice("B", "42")
     with pytest.raises(InvalidInputError, match="exactly one group"):
         MultipleChoice(pattern="(a)(b)")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference"),
+    [
+        ("48 / 2 = 24\n#### 72", "72"),
+        (r"so \boxed{\frac12}", r"\frac12"),
+        (" 7 ", "7"),
+        ("a #### b #### 1,000", "1,000"),
+    ],
+)
+def test_references(answer: str, reference: str) -> None:
+    assert reference_of(answer) == reference

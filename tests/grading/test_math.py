@@ -75,6 +75,11 @@ def test_a_reward_takes_nothing_but_a_box_behind_the_thinking() -> None:
         assert not grader(r"<think>\boxed{12}", "12")
 
 
+def test_of_a_worked_reference_its_end_counts(grader: MathGrader) -> None:
+    assert grader(r"\boxed{1000}", "500 + 500 = 1,000 clips\n#### 1,000")
+    assert not grader(r"\boxed{500}", "500 + 500 = 1,000 clips\n#### 1,000")
+
+
 def test_equal_texts_and_integers_need_no_process() -> None:
     grader = MathGrader()
     assert grader(r"\boxed{073}", "73")

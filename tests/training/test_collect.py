@@ -18,7 +18,7 @@ from tts_search.segmentation import Segmenter
 from tts_search.testing import FakeGenerator
 from tts_search.testing.fakes import CLOSE, END, OPEN, STEP
 from tts_search.training.collect import collect
-from tts_search.training.problems import Problem, read_problems, reference_of
+from tts_search.training.problems import Problem, read_problems
 from tts_search.training.trajectories import read_trajectories
 
 
@@ -110,19 +110,6 @@ def test_the_puzzle_grader_reads_the_question_as_reference() -> None:
     grade = resolve_grader("puzzle")
     assert grade("15 + 11 - (7 - 5) = 24", "Using the numbers 7, 5, 15 and 11, make 24.")
     assert not grade("15 + 11 = 26", "Using the numbers 7, 5, 15 and 11, make 24.")
-
-
-@pytest.mark.parametrize(
-    ("answer", "reference"),
-    [
-        ("48 / 2 = 24\n#### 72", "72"),
-        (r"so \boxed{\frac12}", r"\frac12"),
-        (" 7 ", "7"),
-        ("a #### b #### 1,000", "1,000"),
-    ],
-)
-def test_references(answer: str, reference: str) -> None:
-    assert reference_of(answer) == reference
 
 
 def test_problems_as_they_are_found(tmp_path: Path) -> None:

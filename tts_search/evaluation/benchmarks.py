@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tts_search.errors import InvalidInputError
+from tts_search.grading.answers import MARK, reference_of
 
 Values = Mapping[str, Any]
 
@@ -64,10 +65,10 @@ def number(value: Any) -> str:
 
 
 def _gsm8k(row: Values) -> tuple[str, str]:
-    _worked, mark, final = str(row["answer"]).rpartition("####")
-    if not mark:
-        raise InvalidInputError("GSM8K's answer has no '####'")
-    return BOXED.format(question=row["question"]), final.strip().replace(",", "")
+    worked = str(row["answer"])
+    if MARK not in worked:
+        raise InvalidInputError(f"GSM8K's answer has no {MARK!r}")
+    return BOXED.format(question=row["question"]), reference_of(worked).replace(",", "")
 
 
 def _ceval(row: Values) -> tuple[str, str]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 
 OPEN, CLOSE = "<think>", "</think>"
+MARK = "####"
+"""What GSM8K writes in front of the final answer."""
 
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")
 _BETWEEN = re.compile(r"[\s$,;.&\\]*(?:and|or|和|或|与)?[\s$,;.&\\]*")
@@ -57,6 +59,14 @@ def last_boxed(text: str) -> str | None:
             break
         run.insert(0, box)
     return ", ".join(_unwrapped(content) for _, _, content in run)
+
+
+def reference_of(answer: str) -> str:
+    r"""The final answer of a worked solution: behind the last `####`, else in the last `\boxed{}`, else all of it."""
+    if MARK in answer:
+        return answer.rpartition(MARK)[2].strip()
+    box = last_boxed(answer)
+    return (answer if box is None else box).strip()
 
 
 def _unwrapped(content: str) -> str:

@@ -23,7 +23,7 @@ from typing import Self
 
 from tts_search.errors import InvalidInputError, MissingDependencyError, TTSError
 from tts_search.grading import math_worker
-from tts_search.grading.answers import CLOSE, after_thinking, last_boxed
+from tts_search.grading.answers import CLOSE, after_thinking, last_boxed, reference_of
 
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
 _NOISE = re.compile(
@@ -80,10 +80,12 @@ class MathGrader:
     def __call__(self, answer: str, reference: str) -> bool:
         """Whether `answer` (a whole response or its end) means the same as `reference` (LaTeX or plain, no box needed).
 
+        Of a reference that is a worked solution its final answer counts, see `reference_of`.
+
         Raises:
             InvalidInputError: the reference is empty.
         """
-        gold = _tidy(last_boxed(reference) or reference)
+        gold = _tidy(reference_of(reference))
         if not gold:
             raise InvalidInputError("the reference answer is empty")
         said = self._said(answer)

@@ -15,11 +15,8 @@ from typing import Any
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from tts_search.errors import InvalidInputError
-from tts_search.grading.answers import last_boxed
+from tts_search.grading.answers import reference_of
 from tts_search.training.trajectories import question_key, read_lines
-
-MARK = "####"
-"""What GSM8K writes in front of the final answer."""
 
 
 class _Line(BaseModel):
@@ -66,11 +63,3 @@ def read_problems(path: str | Path) -> list[Problem]:
     if not found:
         raise InvalidInputError(f"{path} holds no questions")
     return found
-
-
-def reference_of(answer: str) -> str:
-    r"""The final answer of a worked solution: behind the last `####`, else in the last `\boxed{}`, else all of it."""
-    if MARK in answer:
-        return answer.rpartition(MARK)[2].strip()
-    box = last_boxed(answer)
-    return (answer if box is None else box).strip()
