@@ -7,6 +7,7 @@ import json
 import pickle
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,7 @@ def test_every_benchmark_in_its_schema(
         source = f"{name}={tmp_path}"
     elif how == "hub":
         source = f"{name}:law" if name == "ceval" else name
-        table = hub_library.Dataset.from_list([row])
-        monkeypatch.setattr(hub_library, "load_dataset", lambda path, config, split: table)
-        monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo, file, repo_type: tmp_path / "data.jsonl")
+        on_the_hub(name, row, tmp_path, monkeypatch)
     dataset = load_dataset(source, release="v1")
     (problem,) = dataset.problems
     shown = row.get("problem") or row.get("question") or row["question_content"]
@@ -102,6 +101,32 @@ def test_every_benchmark_in_its_schema(
     grade = math if dataset.grader == "math" else resolve_grader(dataset.grader)
     assert grade(right, problem.reference)
     assert not grade(wrong, problem.reference)
+
+
+def on_the_hub(name: str, row: dict[str, Any], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder laid out as the hub's repositories are; `datasets` reads it as it reads those, but for the transport."""
+    benchmark = BENCHMARKS[name]
+    configs = ["law", "logic"] if benchmark.per_subject else [benchmark.config or "default"]
+    repository = folder / "repository"
+    for config in configs:
+        (repository / config).mkdir(parents=True)
+        (repository / config / "part-0.jsonl").write_text(json.dumps(row) + "\n", "utf-8")
+    card = [
+        {"config_name": config, "data_files": [{"split": benchmark.split, "path": f"{config}/part-0.jsonl"}]}
+        for config in configs
+    ]
+    (repository / "README.md").write_text(f"---\nconfigs: {json.dumps(card)}\n---\n")
+    monkeypatch.setitem(BENCHMARKS, name, replace(benchmark, hub=str(repository)))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", folder / "cache")
+    part = repository / configs[0] / "part-0.jsonl"
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repo, file, repo_type: part)
+
+
+def test_all_subjects_of_ceval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_the_hub("ceval", SAMPLES["ceval"][0], tmp_path, monkeypatch)
+    assert [problem.id for problem in load_dataset("ceval").problems] == ["0", "1"]
+    with pytest.raises(InvalidInputError, match="biology"):
+        load_dataset("ceval:biology")
 
 
 def test_functions_of_livecodebench_get_their_starter_code(write: Write) -> None:
