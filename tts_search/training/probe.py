@@ -18,7 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from tts_search.errors import InvalidInputError
 from tts_search.head import SPRM, SPRMConfig
 
-STEPS_PER_DIRECTION = 8
+STEPS_PER_DIRECTION = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +95,7 @@ def fit_probe(
 def whitening(hidden: Tensor) -> Tensor:
     """The symmetric matrix `[hidden, hidden]` that gives centred states `[steps, hidden]` unit variance all around.
 
-    Few steps say little of many directions: of those with the least variance so many are left out that eight steps
+    Few steps say little of many directions: of those with the least variance so many are left out that 32 steps
     stand behind each that stays. Blown up to unit variance, they would be noise on any other question.
     """
     variances, directions = torch.linalg.eigh(hidden.T @ hidden / len(hidden))
