@@ -380,7 +380,10 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def test_interrupt() -> None:
+@pytest.mark.parametrize(
+    ("sent", "code", "said"), [(signal.SIGINT, 130, b"interrupted\n"), (signal.SIGTERM, 143, b"terminated\n")]
+)
+def test_it_stops_well_when_told_to(sent: signal.Signals, code: int, said: bytes) -> None:
     process = subprocess.Popen(
         command("solve", "2 + 2?", "--generator", "cli_fakes:Slow"),
         stdout=subprocess.PIPE,
@@ -390,12 +393,12 @@ def test_interrupt() -> None:
     assert process.stderr is not None
     assert process.stderr.readline() == b"begun\n"
     started = time.monotonic()
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     out, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert time.monotonic() - started < 15
     assert out == b""
-    assert errors == b"closed\ninterrupted\n"
+    assert errors == b"closed\n" + said
 
 
 def on_a_terminal(*args: str, columns: int = 60, interrupt: bytes = b"", **env: str) -> tuple[int, str]:

@@ -22,6 +22,7 @@ from tts_search.errors import HeadMismatchError, InvalidInputError, TrainingErro
 from tts_search.head import FOLDER, SPRM, WEIGHTS_FILE, SPRMConfig
 from tts_search.segmentation import Segmenter
 from tts_search.tokenizer import PretrainedTokenizer
+from tts_search.training.interrupt import SIGNALS
 from tts_search.training.losses import process_loss
 from tts_search.training.settings import ReflectiveConfig
 from tts_search.training.trainer import ReflectiveGRPOTrainer, skip_head
@@ -160,22 +161,23 @@ def test_a_checkpoint_of_another_head_is_refused(policy: Path, tmp_path: Path) -
         trainer(policy, tmp_path, extra={"head": SPRM(SPRMConfig(hidden_size=5))})
 
 
-def test_ctrl_c_saves_and_the_run_can_go_on(policy: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_run_can_go_on(sent: signal.Signals, policy: Path, tmp_path: Path) -> None:
     calls = list[int]()
 
     def interrupting(*, completion_ids: Any, **_: Any) -> list[float]:
         calls.append(1)
         if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), sent)
         return [float(i % 2) for i in range(len(completion_ids))]
 
-    before = signal.getsignal(signal.SIGINT)
+    before = [signal.getsignal(number) for number in SIGNALS]
     run = trainer(policy, tmp_path, rewards=interrupting, max_steps=5)
     run.train()
     assert run.interrupted
     assert run.state.global_step == 2
     assert (tmp_path / "checkpoint-2" / FOLDER / WEIGHTS_FILE).is_file()
-    assert signal.getsignal(signal.SIGINT) is before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
     again = trainer(policy, tmp_path, rewards=interrupting, max_steps=5)
     again.train(resume_from_checkpoint=True)
     assert again.state.global_step == 5

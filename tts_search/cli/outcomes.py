@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 
@@ -17,7 +20,7 @@ from tts_search.errors import (
     TTSError,
 )
 
-FAILED, INVALID, NO_ANSWER, INTERRUPTED = 1, 2, 3, 130
+FAILED, INVALID, NO_ANSWER, INTERRUPTED, TERMINATED = 1, 2, 3, 130, 143
 _INVALID = (InvalidInputError, ModelNotFoundError, HeadMismatchError, MissingDependencyError)
 
 EXIT_CODES = """[bold]Exit codes[/bold]
@@ -27,16 +30,25 @@ EXIT_CODES = """[bold]Exit codes[/bold]
     2  unusable input: an option, the question, the model, a missing package
     3  no answer: the model wrote none
   130  interrupted
+  143  terminated, as tidily: engines are shut down, what was finished is kept
 """
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came: whatever heeds Ctrl-C heeds it, too. Without it an engine would outlive the command."""
 
 
 @contextmanager
 def outcomes(debug: bool) -> Iterator[None]:
     """Every failure as one line on standard error, and its exit code."""
     try:
-        yield
+        with _heeding_sigterm():
+            yield
     except typer.Exit:
         raise
+    except _Terminated:
+        say("terminated")
+        raise typer.Exit(TERMINATED) from None
     except KeyboardInterrupt:
         say("interrupted")
         raise typer.Exit(INTERRUPTED) from None
@@ -50,3 +62,19 @@ def outcomes(debug: bool) -> Iterator[None]:
             message += " (--debug shows more)"
         say_error(message)
         raise typer.Exit(INVALID if isinstance(error, _INVALID) else FAILED) from error
+
+
+@contextmanager
+def _heeding_sigterm() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # which alone may take signals over
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # None: not set from Python
+
+
+def _terminate(_signal: int, _frame: Any) -> None:
+    raise _Terminated

@@ -1,4 +1,4 @@
-"""Ctrl-C as a wish to stop well: finish the step, save, end. A second one stops at once.
+"""Ctrl-C, or a cluster's SIGTERM, as a wish to stop well: finish the step, save, end. A second one stops at once.
 
 Works with any trainer of transformers; it knows nothing of heads.
 """
@@ -12,19 +12,21 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 
 class SaveOnInterrupt(TrainerCallback):
-    """Ends training behind the step in which SIGINT came, with a checkpoint. All processes stop together."""
+    """Ends training behind the step in which a signal came, with a checkpoint. All processes stop together."""
 
     def __init__(self) -> None:
         self.asked = False
-        self._before: Any = None
+        self._before: dict[signal.Signals, Any] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Take the signal over, in the main thread only."""
+        """Take the signals over, in the main thread only."""
         self.asked = False
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._ask)
+            self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """Save and stop, if anybody asked."""
@@ -32,14 +34,14 @@ class SaveOnInterrupt(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """Give the signal back."""
+        """Give the signals back."""
         self.restore()
 
     def restore(self) -> None:
-        """Give the signal back, if it was taken over."""
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
+        """Give the signals back, if they were taken over."""
+        while self._before:
+            number, before = self._before.popitem()
+            signal.signal(number, before or signal.SIG_DFL)  # None: not set from Python
 
     def _ask(self, _signal: int, _frame: Any) -> None:
         if self.asked:
