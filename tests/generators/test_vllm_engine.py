@@ -1,6 +1,6 @@
 """The generator on the real engine: processes, tensor parallelism, cancellation, death.
 
-One engine serves the whole file, because each of its processes takes long to start. The last test kills it.
+One engine serves almost the whole file, because each of its processes takes long to start. The last test kills it.
 """
 
 from __future__ import annotations
@@ -139,6 +139,26 @@ def test_cancelling_aborts_the_engines_requests(running: Running) -> None:
 def test_another_event_loop_is_refused(running: Running) -> None:
     with pytest.raises(GeneratorError, match="another event loop"):
         asyncio.run(running.generator.generate(running.request(0)))
+
+
+def test_closing_ends_what_runs_and_no_traceback_is_logged(
+    checkpoints: Callable[..., Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    running = Running(
+        VLLMGenerator(
+            checkpoints("qwen2"), dtype="float32", max_model_len=CONTEXT, kv_cache_gib=0.05, enforce_eager=True
+        )
+    )
+    started = threading.Event()
+    request = running.request(0, max_tokens=450, endless=True, on_tokens=lambda _: started.set())
+    future = asyncio.run_coroutine_threadsafe(running.generator.generate(request), running.loop)
+    assert started.wait(400)
+    capfd.readouterr()
+    running(running.generator.aclose())
+    with pytest.raises(GeneratorError, match="make a new generator"):
+        future.result(60)
+    running.close()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_killed_engine_is_an_error_and_leaves_nothing_behind(running: Running) -> None:

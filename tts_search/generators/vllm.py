@@ -148,9 +148,7 @@ class VLLMGenerator(PretrainedGenerator):
             engine = await asyncio.shield(starting)
         except GeneratorError:
             return  # it never started
-        await asyncio.to_thread(engine.shutdown)
-        # vLLM shuts down once more when the object is collected, and complains if that is when the interpreter exits.
-        engine.shutdown = lambda: None
+        await vllm_engine.stop(engine)
 
     async def _engine(self) -> Any:
         loop = asyncio.get_running_loop()

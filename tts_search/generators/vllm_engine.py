@@ -6,6 +6,7 @@ score, is `vllm`'s matter.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -68,6 +69,19 @@ def launch(args: Any) -> Any:
     from vllm.v1.engine.async_llm import AsyncLLM
 
     return AsyncLLM.from_engine_args(args)
+
+
+async def stop(engine: Any) -> None:
+    """End the engine and its processes; a request that still runs fails. Call it in the engine's own loop."""
+    from vllm.v1.engine.exceptions import EngineDeadError
+
+    reader = getattr(engine, "output_handler", None)
+    if reader is not None:
+        reader.cancel()  # it would take the end of the processes for a crash, and log a traceback
+        engine.output_processor.propagate_error(EngineDeadError())
+    await asyncio.to_thread(engine.shutdown)
+    # vLLM shuts down once more when the object is collected, and complains if that is when the interpreter exits.
+    engine.shutdown = lambda: None
 
 
 def sampling_params(
