@@ -153,12 +153,16 @@ def test_closing_ends_what_runs_and_no_traceback_is_logged(
     request = running.request(0, max_tokens=450, endless=True, on_tokens=lambda _: started.set())
     future = asyncio.run_coroutine_threadsafe(running.generator.generate(request), running.loop)
     assert started.wait(400)
+    processes = [process for process in engine_processes() if process.pid not in running.others]
+    assert len(processes) >= 2
     capfd.readouterr()
     running(running.generator.aclose())
     with pytest.raises(GeneratorError, match="make a new generator"):
         future.result(60)
     running.close()
     assert "Traceback" not in capfd.readouterr().err
+    _, alive = psutil.wait_procs(processes, timeout=60)
+    assert not alive
 
 
 def test_a_killed_engine_is_an_error_and_leaves_nothing_behind(running: Running) -> None:
