@@ -36,6 +36,7 @@ def main(policy: str, out: str) -> None:
     sums = {name: float(value.double().sum()) for name, value in run.model.named_parameters()}
     report = {"sums": sums, "log": run.state.log_history, "processes": run.accelerator.num_processes}
     (Path(out) / f"rank{run.accelerator.process_index}.json").write_text(json.dumps(report))
+    run.end()
 
 
 if __name__ == "__main__":

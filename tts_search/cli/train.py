@@ -83,10 +83,12 @@ def train(
             preset=preset,
             training=dict(map(_setting, settings or ())),
         )
-        _, final = run(config, grader_of(config.grader, strict=True), report=say)
+        trainer, final = run(config, grader_of(config.grader, strict=True), report=say)
+        trainer.end()  # else a process may abort as it exits: threads of the process group outlive the interpreter
         if final is None:
             raise typer.Exit(INTERRUPTED)
-        typer.echo(str(final))
+        if trainer.is_world_process_zero():
+            typer.echo(str(final))
 
 
 def _setting(text: str) -> tuple[str, Any]:

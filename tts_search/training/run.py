@@ -102,6 +102,8 @@ def train(
         config, grader, thinks=tokenizer.thinking is not None, limit=args.max_completion_length
     )
     args.reward_weights = weights
+    if args.process_index > 0:
+        report = _nothing  # one process speaks for all
     trainer = ReflectiveGRPOTrainer(
         config.model,
         functions,
@@ -140,6 +142,10 @@ def save_policy(trainer: ReflectiveGRPOTrainer, folder: Path) -> None:
         trainer.save_model(str(folder))
 
 
+def _nothing(_: str) -> None:
+    pass
+
+
 class _Say(TrainerCallback):
     """One line a log."""
 
@@ -151,7 +157,7 @@ class _Say(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
         """Say the numbers that matter most."""
         shown = [f"{name} {logs[name]:.3f}" for name in self.SHOWN if (logs or {}).get(name) is not None]
-        if shown and state.is_world_process_zero:
+        if shown:
             self._report(f"step {state.global_step}/{state.max_steps}  {'  '.join(shown)}")
 
 
