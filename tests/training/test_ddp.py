@@ -50,6 +50,7 @@ def test_the_command_in_two_processes_speaks_once_and_ends_well(tmp_path: Path) 
     data.write_text("".join(json.dumps({"question": f"{i} + 1?", "answer": str(i + 1)}) + "\n" for i in range(8)))
     wanted = {"max_steps": 2, "num_generations": 4, "per_device_train_batch_size": 2, "max_completion_length": 16}
     flags = [flag for name, value in wanted.items() for flag in ("--set", f"{name}={value}")]
-    said = torchrun("tts_search", "train", "--model", policy, "--data", data, "--out", out, "-s", "use_cpu=true", *flags)
+    paths = ("--model", policy, "--data", data, "--out", out)
+    said = torchrun("tts_search", "train", *paths, "--set", "use_cpu=true", *flags)
     assert said.splitlines() == [str(out / "final")]
     assert len((out / "log.jsonl").read_text().splitlines()) >= 2
