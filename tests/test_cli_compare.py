@@ -46,7 +46,8 @@ def test_it_measures_writes_and_goes_on(tmp_path: Path) -> None:
     assert "BestOfN(n=3)" in first.stdout
     assert "0:00 left" in first.stderr
     files = {path.name for path in (tmp_path / "out").iterdir()}
-    assert files == {"report.html", "table.md", "table.csv", "tokens.png", "seconds.png", "runs.jsonl"}
+    tables = {"table.md", "table.csv", "choices.md", "choices.csv"}
+    assert files == {"report.html", *tables, "tokens.png", "seconds.png", "runs.jsonl"}
     assert (tmp_path / "out" / "tokens.png").read_bytes().startswith(b"\x89PNG")
     table, log = ((tmp_path / "out" / name).read_bytes() for name in ("table.md", "runs.jsonl"))
     again = run(*given, "--quiet")

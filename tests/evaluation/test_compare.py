@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,10 +26,11 @@ from tts_search.api import resolve_strategy
 from tts_search.embedded import MODEL_FOLDER
 from tts_search.errors import InvalidInputError
 from tts_search.evaluation import tables
-from tts_search.evaluation.compare import Comparison, compare
+from tts_search.evaluation.choices import ORACLE, RANDOM, choices
+from tts_search.evaluation.compare import Cell, Comparison, compare
 from tts_search.evaluation.datasets import Dataset, Problem, load_dataset
 from tts_search.evaluation.report import comparison_figures, comparison_page
-from tts_search.evaluation.runs import Evaluation, RunProgress, name_of, weights
+from tts_search.evaluation.runs import Evaluation, RunProgress, Setting, name_of, weights
 from tts_search.metrics import bootstrap, paired_difference
 from tts_search.scorers.sprm import EngineSPRM
 from tts_search.store import RunLog
@@ -240,6 +242,58 @@ def test_tables_say_the_same(searcher: Searcher) -> None:
     assert parsed[0]["difference"] == ""
     assert float(parsed[2]["difference_low"]) <= float(parsed[2]["difference"])
     assert tables.rich_table(comparison).row_count == 4
+
+
+def test_tables_of_choices_say_the_same(searcher: Searcher) -> None:
+    comparison = run(searcher, selector="majority", repeats=1)
+    lines = tables.choices_markdown(comparison).splitlines()
+    parsed = list(csv.DictReader(io.StringIO(tables.choices_to_csv(comparison))))
+    wanted = [(cell, choice) for cell in comparison.cells for choice in choices(cell)]
+    assert len(lines) - 2 == len(parsed) == len(wanted) == 2 * 6
+    assert [float(row["accuracy"]) for row in parsed] == [choice.accuracy.mean for _, choice in wanted]
+    assert [row["budget"] for row in parsed[::6]] == ["", "120"]
+    assert parsed[0]["gain"] == ""
+    assert "The same paths, chosen otherwise" in comparison_page(comparison)
+
+
+@pytest.mark.parametrize("selector", ["majority", "weighted", "logprob"])
+def test_choices_are_what_each_selector_would_have_made(searcher: Searcher, selector: str) -> None:
+    found = run(searcher, strategies=(BestOfN(n=4),), budgets=(None,), selector="majority").cells[0]
+    others = {choice.name: choice for choice in choices(found)}
+    assert list(others) == [RANDOM, "best", "majority", "weighted", "logprob", ORACLE]
+    assert others["majority"].accuracy == found.accuracy
+    searched = run(searcher, strategies=(BestOfN(n=4),), budgets=(None,), selector=selector).cells[0]
+    assert others[selector].accuracy == searched.accuracy
+    paths = [record["candidates"] for repeat in found.records for record in repeat]
+    assert others[ORACLE].accuracy.mean == pytest.approx(np.mean([any(p["correct"] for p in row) for row in paths]))
+    assert others[RANDOM].accuracy.mean == pytest.approx(
+        np.mean([np.mean([p["correct"] for p in row]) for row in paths])
+    )
+    assert all(choice.paths == np.mean([len(row) for row in paths]) for choice in others.values())
+    gain = others[selector].gain
+    assert others[RANDOM].gain is None
+    assert gain is not None
+    assert gain.mean == pytest.approx(others[selector].accuracy.mean - others[RANDOM].accuracy.mean)
+
+
+def test_no_choices_where_there_is_one_path_or_some_were_never_answered(searcher: Searcher) -> None:
+    comparison = run(searcher, budgets=(None,))
+    assert [choices(cell) for cell in comparison.cells] == [(), ()]
+    assert tables.choice_rows(comparison) == []
+    assert "chosen otherwise" not in comparison_page(comparison)
+
+
+def test_choices_without_scores_and_without_paths() -> None:
+    def path(right: bool, logprob: float, vote: str) -> dict[str, Any]:
+        return {"score": None, "mean_logprob": logprob, "vote": vote, "correct": right}
+
+    candidates = [path(False, -0.5, "a"), path(True, -1.0, "b"), path(True, -2.0, "b")]
+    cell = Cell(
+        setting=Setting(label="x", strategy=BestOfN(n=3)),
+        records=[[{"candidates": candidates}, {"candidates": []}]],
+    )
+    wanted = {RANDOM: 1 / 3, "majority": 0.5, "logprob": 0.0, ORACLE: 0.5}
+    assert {choice.name: choice.accuracy.mean for choice in choices(cell)} == pytest.approx(wanted)
 
 
 def test_the_report_holds_hostile_texts_as_text(searcher: Searcher) -> None:

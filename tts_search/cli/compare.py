@@ -288,6 +288,8 @@ def write(comparison: Comparison, out: Path, *, command: str) -> Sequence[Path]:
         "report.html": report.comparison_page(comparison, command=command),
         "table.md": tables.markdown(comparison),
         "table.csv": tables.to_csv(comparison),
+        "choices.md": tables.choices_markdown(comparison),
+        "choices.csv": tables.choices_to_csv(comparison),
     }
     for name, text in files.items():
         (out / name).write_text(text, encoding="utf-8")

@@ -82,6 +82,7 @@ def comparison_page(comparison: Comparison, *, command: str | None = None) -> st
             ),
             figure(tokens, "Accuracy against sampled tokens a question, with 95 % intervals."),
             figure(seconds, "Accuracy against wall time a question, with 95 % intervals."),
+            *_choices(comparison),
             heading("Where they disagree"),
             *_disagreements(comparison),
             heading("How it was measured"),
@@ -96,6 +97,21 @@ def comparison_page(comparison: Comparison, *, command: str | None = None) -> st
             *([preformatted(command)] if command else []),
         ],
     )
+
+
+def _choices(comparison: Comparison) -> list[Html]:
+    rows = tables.choice_rows(comparison)
+    if not rows:
+        return []
+    return [
+        heading("The same paths, chosen otherwise"),
+        table(tables.CHOICES_HEADER, rows),
+        paragraph(
+            "What each selector would have made of the paths that a strategy found, at no token more. Gain: percentage "
+            "points over a path at random, on the same questions. The oracle takes a right path if there is one. "
+            "Settings with one path a question, or with paths that were never answered, are left out."
+        ),
+    ]
 
 
 def comparison_figures(comparison: Comparison) -> tuple[Figure, Figure]:

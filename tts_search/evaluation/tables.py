@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 
 from rich.table import Table
 
+from tts_search.evaluation.choices import choices
 from tts_search.evaluation.compare import Cell, Comparison
 from tts_search.evaluation.runs import name_of
 from tts_search.metrics import Interval
 
+CHOICES_HEADER = ("strategy", "budget", "paths", "choice", "accuracy", "gain")
 HEADER = ("strategy", "budget", "accuracy", "difference", "tokens", "seconds", "cached", "failed", "no answer")
 
 
@@ -23,7 +26,7 @@ def _row(comparison: Comparison, cell: Cell) -> tuple[str, ...]:
     difference, cached = comparison.difference(cell), cell.cached_share
     return (
         cell.setting.label,
-        "none" if cell.setting.budget is None else f"{cell.setting.budget:,}",
+        _budget(cell),
         percent(cell.accuracy),
         "baseline" if difference is None else percent(difference, sign=True),
         f"{cell.tokens.mean:,.0f}",
@@ -32,6 +35,26 @@ def _row(comparison: Comparison, cell: Cell) -> tuple[str, ...]:
         str(cell.errors),
         str(cell.unanswered),
     )
+
+
+def choice_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """One row a cell and a way to choose among its paths (`choices`), under `CHOICES_HEADER`."""
+    return [
+        (
+            cell.setting.label,
+            _budget(cell),
+            f"{choice.paths:.1f}",
+            choice.name,
+            percent(choice.accuracy),
+            "baseline" if choice.gain is None else percent(choice.gain, sign=True),
+        )
+        for cell in comparison.cells
+        for choice in choices(cell)
+    ]
+
+
+def _budget(cell: Cell) -> str:
+    return "none" if cell.setting.budget is None else f"{cell.setting.budget:,}"
 
 
 def percent(interval: Interval, *, sign: bool = False) -> str:
@@ -60,28 +83,62 @@ def caption(comparison: Comparison) -> str:
 
 def markdown(comparison: Comparison) -> str:
     """As Markdown."""
-    lines = [HEADER, ("---", *("---:" for _ in HEADER[1:])), *rows(comparison)]
+    return _markdown(HEADER, rows(comparison))
+
+
+def choices_markdown(comparison: Comparison) -> str:
+    """What other choices among the same paths would have made, as Markdown."""
+    return _markdown(CHOICES_HEADER, choice_rows(comparison))
+
+
+def _markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    lines = [header, ("---", *("---:" for _ in header[1:])), *body]
     return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines) + "\n"
 
 
 def to_csv(comparison: Comparison) -> str:
     """As CSV: every number in a column of its own, accuracies from 0 to 1, nothing rounded."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        [
-            *("dataset", "model", "strategy", "strategy_object", "budget", "questions", "repeats", "seed"),
-            *("accuracy", "accuracy_low", "accuracy_high", "difference", "difference_low", "difference_high"),
-            *("tokens", "seconds", "cached_share", "failed", "unanswered"),
-        ]
+    header = (
+        *_WHICH,
+        *("accuracy", "accuracy_low", "accuracy_high", "difference", "difference_low", "difference_high"),
+        *("tokens", "seconds", "cached_share", "failed", "unanswered"),
     )
-    for cell in comparison.cells:
-        difference, setting = comparison.difference(cell), cell.setting
-        what = (comparison.dataset.name, comparison.settings["model"], setting.label, name_of(setting.strategy))
-        budget, cached = setting.budget, cell.cached_share
-        how = ("" if budget is None else budget, len(comparison.dataset), comparison.repeats, comparison.seed)
-        cost = (cell.tokens.mean, cell.seconds.mean, "" if cached is None else cached)
-        writer.writerow(
-            [*what, *how, *cell.accuracy, *(difference or ("", "", "")), *cost, cell.errors, cell.unanswered]
-        )
+    return _csv(header, [_numbers(comparison, cell) for cell in comparison.cells])
+
+
+def choices_to_csv(comparison: Comparison) -> str:
+    """What other choices among the same paths would have made, as CSV."""
+    header = (
+        *_WHICH,
+        *("paths", "choice", "accuracy", "accuracy_low", "accuracy_high", "gain", "gain_low", "gain_high"),
+    )
+    body = [
+        [*_which(comparison, cell), choice.paths, choice.name, *choice.accuracy, *(choice.gain or _NOTHING)]
+        for cell in comparison.cells
+        for choice in choices(cell)
+    ]
+    return _csv(header, body)
+
+
+_WHICH = ("dataset", "model", "strategy", "strategy_object", "budget", "questions", "repeats", "seed")
+_NOTHING = ("", "", "")
+
+
+def _which(comparison: Comparison, cell: Cell) -> list[object]:
+    setting = cell.setting
+    what = (comparison.dataset.name, comparison.settings["model"], setting.label, name_of(setting.strategy))
+    budget = "" if setting.budget is None else setting.budget
+    return [*what, budget, len(comparison.dataset), comparison.repeats, comparison.seed]
+
+
+def _numbers(comparison: Comparison, cell: Cell) -> list[object]:
+    difference, cached = comparison.difference(cell), cell.cached_share
+    cost = (cell.tokens.mean, cell.seconds.mean, "" if cached is None else cached)
+    accuracy = (*cell.accuracy, *(difference or _NOTHING))
+    return [*_which(comparison, cell), *accuracy, *cost, cell.errors, cell.unanswered]
+
+
+def _csv(header: Sequence[str], body: Sequence[Sequence[object]]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([header, *body])
     return out.getvalue()
