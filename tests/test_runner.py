@@ -18,6 +18,7 @@ from tts_search.protocols import Strategy
 from tts_search.result import SELECTORS, StopReason
 from tts_search.runner import Progress
 from tts_search.scorers.aggregate import geometric_mean
+from tts_search.strategies.repeat import Repeat
 from tts_search.testing import FakeGenerator, FakeScorer, run_search
 from tts_search.testing.fakes import CLOSE, END, STEP
 from tts_search.tree import Ending, Trajectory
@@ -137,11 +138,11 @@ def test_a_model_without_tags_gives_whole_responses() -> None:
     assert all(leaf.ending is Ending.END for leaf in result.tree.leaves())
 
 
-def scripted(*tokens: int) -> Callable[[tuple[int, ...], int], int]:
+def scripted(*tokens: int, thinks: bool = True) -> Callable[[tuple[int, ...], int], int]:
     """Repeats its last token for ever."""
 
     def next_token(prefix: tuple[int, ...], seed: int) -> int:
-        done = len(prefix) - len(FakeGenerator().tokenizer.render("Why?"))
+        done = len(prefix) - len(FakeGenerator(thinks=thinks).tokenizer.render("Why?"))
         return tokens[min(done, len(tokens) - 1)]
 
     return next_token
@@ -193,6 +194,24 @@ def test_what_early_finishers_leave_goes_to_those_cut_off() -> None:
     mixed = run_search(FakeGenerator(script=one_ends), BestOfN(n=8), budget=400, max_tokens=1000)
     assert mixed.stop_reason is StopReason.BUDGET
     assert mixed.usage.sampled_tokens > 300
+
+
+def test_a_whole_response_without_thinking_releases_what_is_held_back() -> None:
+    def spent(*, thinks: bool) -> int:
+        generator = FakeGenerator(thinks=thinks, script=scripted(*[97] * 8, CLOSE if thinks else END, thinks=thinks))
+        usage = run_search(generator, Repeat(BestOfN(n=1)), budget=400, max_tokens=50, answer_tokens=100).usage
+        return usage.sampled_tokens - usage.answer_tokens
+
+    assert 400 - 9 < spent(thinks=False) <= 400
+    assert 300 - 9 < spent(thinks=True) <= 300
+
+
+def test_without_thinking_all_that_is_held_back_may_end_the_best_path() -> None:
+    generator = FakeGenerator(thinks=False, script=scripted(*4 * [*[97] * 10, STEP], END, thinks=False))
+    result = run_search(generator, StepBeamSearch(width=2, branching=4), budget=160, max_tokens=100, answer_tokens=100)
+    assert result.answer == "\n\n".join(
+        4 * [10 * "a" + "."]
+    )  # of 120 tokens no path ends; 40 end the best one, half would not
 
 
 def test_budget_is_a_reason_to_stop() -> None:

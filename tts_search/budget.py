@@ -64,7 +64,7 @@ class Budget:
         return max(0, self._cap - self._held_back - self._spent - self._reserved)
 
     def release(self) -> None:
-        """Give the held-back share free: the answer stage begins."""
+        """Give the held-back share free: the answer stage begins, or needs nothing any more."""
         self._held_back = 0
 
     def reserve(self, wants: Sequence[int]) -> list[int]:

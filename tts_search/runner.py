@@ -66,7 +66,9 @@ class Runner:
 
     `max_tokens` bounds the thinking of one path, `answer_tokens` its answer. Of a budget a quarter, but no more than
     `answer_tokens`, is held back for the answer; the whole quarter if the selector wants every candidate answered. If
-    no path has come to the end of its thinking when a budget is spent, half of that may take the best one there.
+    no path has come to the end of its thinking when a budget is spent, half of that may take the best one there. Where
+    a model answers without a thinking part, its first whole response releases what is held back, and until then all of
+    it may take the best path to its end.
     """
 
     generator: Generator
@@ -271,9 +273,10 @@ class _Search:
         return [node for node in self.tree if node.ended and node.index not in answers]
 
     async def _finish_best(self) -> None:
-        """Take the best path to the end of its thinking, if half of what is left of the budget does it."""
+        """Take the best path to the end of its thinking, if what is left of the budget (half is an answer's) does."""
         best = max(self.tree.leaves(), key=lambda node: (node.value, -node.index))
-        want = min(self.thinking_room - best.length, self.budget.available // 2)
+        left = self.budget.available if best.state.phase is Phase.PLAIN else self.budget.available // 2
+        want = min(self.thinking_room - best.length, left)
         if want >= self.sampler.least_tokens:
             draw = self.sampler.draw(best, Until.THOUGHT, want)
             await self.sampler.sample([draw])

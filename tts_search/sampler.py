@@ -15,8 +15,8 @@ from tts_search.budget import Budget, Usage
 from tts_search.draw import Draw, check_completions, stop_ids
 from tts_search.errors import GeneratorError, TTSError
 from tts_search.protocols import Generator, Request, Sampling, Until
-from tts_search.segmentation import Segmenter
-from tts_search.tree import Node, Tree
+from tts_search.segmentation import Phase, Segmenter
+from tts_search.tree import Ending, Node, Tree
 
 MARGIN = 1.25  # how much longer than usual a sample may get before the budget cuts it off
 
@@ -82,6 +82,8 @@ class Sampler:
                 return
             together = groupby(funded, lambda pair: (pair[1], pair[0].prefix_key))
             await _gather(self._spend([draw for draw, _ in group], grant) for (grant, _), group in together)
+            if any(draw.ending is Ending.END and draw.state.phase is Phase.PLAIN for draw in turn):
+                self.budget.release()  # a whole response without a thinking part: nothing is left to pay for
             pending = [d for d in pending if d.ending is None and d.want - d.sampled >= self.least_tokens]
 
     def _affordable(self, pending: Sequence[Draw]) -> int:
