@@ -318,4 +318,4 @@ def test_the_plots_show_every_cell(searcher: Searcher) -> None:
         assert list(drawn) == [pytest.approx(point) for point in wanted]
         legend = axes.get_legend()
         assert legend is not None
-        assert [text.get_text() for text in legend.get_texts()] == ["single", "BestOfN(n=3, wave=None)"]
+        assert [text.get_text() for text in legend.get_texts()] == ["single", "BestOfN(n=3)"]

@@ -50,6 +50,16 @@ def search(generator: FakeGenerator, strategy: Strategy, budget: int = 150, **op
     return run_search(generator, strategy, scorer=FakeScorer(), budget=budget, **options)  # pyright: ignore[reportArgumentType]
 
 
+@given(every)
+def test_a_strategy_is_written_as_one_would_type_it(strategy: Strategy) -> None:
+    assert eval(repr(strategy)) == strategy
+
+
+def test_what_was_not_chosen_is_not_written() -> None:
+    assert repr(BestOfN()) == "BestOfN(n=8)"
+    assert repr(BestFirst(leaves=2)) == "BestFirst(leaves=2, patience=0.75, until=Until.STEP)"
+
+
 def tokens_of(tree: Tree | None) -> list[tuple[int | None, tuple[int, ...]]]:
     assert tree is not None
     return [(node.parent, node.token_ids) for node in tree]

@@ -8,11 +8,12 @@ from typing import ClassVar
 
 from tts_search.errors import InvalidInputError
 from tts_search.protocols import Expand, Plan, Until
+from tts_search.strategies.typed import Typed
 from tts_search.tree import Node, Tree
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepBeamSearch:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class StepBeamSearch(Typed):
     """Keeps the `width` best paths; each round every open one gets `branching` continuations.
 
     A continuation ends with a step, or after `chunk_tokens` tokens whatever they hold (`until=Until.THOUGHT` with

@@ -11,13 +11,14 @@ from typing import ClassVar
 
 from tts_search.errors import InvalidInputError
 from tts_search.protocols import Expand, Plan, Until
+from tts_search.strategies.typed import Typed
 from tts_search.tree import Node, Tree
 
 NODES_PER_LEAF = 32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BestFirst:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class BestFirst(Typed):
     """Until the budget is spent: give one more child to the node that promises most.
 
     So the search runs ahead where scores are high, takes a fork again when what came of it disappoints, and begins anew

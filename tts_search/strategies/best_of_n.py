@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from tts_search.errors import InvalidInputError
 from tts_search.protocols import Expand, Plan, Until
+from tts_search.strategies.typed import Typed
 from tts_search.tree import Tree
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BestOfN:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class BestOfN(Typed):
     """`n` independent thinking parts from the question; the selector chooses, the policy answers from the chosen one.
 
     A model without thinking tags gives `n` whole responses. `n=1` is a single sample. They all start at once, or `wave`

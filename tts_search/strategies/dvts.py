@@ -11,11 +11,12 @@ from typing import ClassVar
 from tts_search.errors import InvalidInputError
 from tts_search.protocols import Plan, Until
 from tts_search.strategies.beam import StepBeamSearch
+from tts_search.strategies.typed import Typed
 from tts_search.tree import Tree
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DVTS:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class DVTS(Typed):
     """`subtrees` beams of `width` that never compete, grown side by side. One subtree is a beam."""
 
     needs_scores: ClassVar[bool] = True

@@ -12,11 +12,12 @@ from typing import ClassVar, Literal
 from tts_search.errors import InvalidInputError
 from tts_search.protocols import Expand, Plan, Until
 from tts_search.strategies.statistics import Statistics
+from tts_search.strategies.typed import Typed
 from tts_search.tree import Node, Tree
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MCTS:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class MCTS(Typed):
     """Until the budget is spent or nothing is left to grow: select a leaf, give it `children` continuations, back up.
 
     The paper's setting is the default: 4 children of up to 1024 tokens, one leaf a round, mean backup, UCT. With
