@@ -10,6 +10,7 @@ a GPU the CPU time tells more than the clock, which other programs share.
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import tempfile
 import time
@@ -19,6 +20,7 @@ import torch
 from datasets import Dataset
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from tts_search.metrics import Interval, bootstrap
 from tts_search.training.settings import ReflectiveConfig
 from tts_search.training.trainer import ReflectiveGRPOTrainer
 
@@ -33,7 +35,7 @@ class Cost(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="embedded")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=51, help="pairs of steps; 2 are the least")
     parser.add_argument("--completions", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=128, help="limit of a completion")
     parser.add_argument("--step-text", default=".\n\n", help="what ends a step, for a model without a head")
@@ -51,14 +53,12 @@ def main() -> None:
             pairs.append((costs[True], costs[False]))
     print(f"steps a trajectory: {steps_of(trainer):.1f}; {len(pairs)} pairs")
     for name in Cost._fields:
-        both = [(getattr(with_head, name), getattr(plain, name)) for with_head, plain in pairs]
-        ratios = sorted(with_head / plain for with_head, plain in both)
-        median = statistics.median(ratios)
-        quarters = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-        plain = statistics.median(plain for _, plain in both)
+        logs = [math.log(getattr(with_head, name) / getattr(plain, name)) for with_head, plain in pairs]
+        low, median, high = (math.exp(value) for value in statistics.quantiles(logs, n=4))
         print(
-            f"{name}: {plain:.3f} s a step without the head; with it {median:.3f} of that "
-            f"(middle half {quarters[0]:.3f} to {quarters[2]:.3f}, all {ratios[0]:.3f} to {ratios[-1]:.3f})"
+            f"{name}: {statistics.median(getattr(plain, name) for _, plain in pairs):.3f} s a step without the head; "
+            f"with it {Interval(*map(math.exp, bootstrap(logs)))} of that (geometric mean and its 95 % interval), "
+            f"median {median:.3f}, middle half {low:.3f} to {high:.3f}"
         )
 
 
