@@ -27,10 +27,10 @@ from tts_search.embedded import MODEL_FOLDER
 from tts_search.errors import InvalidInputError
 from tts_search.evaluation import tables
 from tts_search.evaluation.choices import ORACLE, RANDOM, choices
-from tts_search.evaluation.compare import Cell, Comparison, compare
+from tts_search.evaluation.compare import Comparison, compare
 from tts_search.evaluation.datasets import Dataset, Problem, load_dataset
 from tts_search.evaluation.report import comparison_figures, comparison_page
-from tts_search.evaluation.runs import Evaluation, RunProgress, Setting, name_of, weights
+from tts_search.evaluation.runs import Evaluation, RunProgress, name_of, weights
 from tts_search.metrics import bootstrap, paired_difference
 from tts_search.scorers.sprm import EngineSPRM
 from tts_search.store import RunLog
@@ -248,7 +248,7 @@ def test_tables_of_choices_say_the_same(searcher: Searcher) -> None:
     comparison = run(searcher, selector="majority", repeats=1)
     lines = tables.choices_markdown(comparison).splitlines()
     parsed = list(csv.DictReader(io.StringIO(tables.choices_to_csv(comparison))))
-    wanted = [(cell, choice) for cell in comparison.cells for choice in choices(cell)]
+    wanted = [(cell, choice) for cell in comparison.cells for choice in cell.choices]
     assert len(lines) - 2 == len(parsed) == len(wanted) == 2 * 6
     assert [float(row["accuracy"]) for row in parsed] == [choice.accuracy.mean for _, choice in wanted]
     assert [row["budget"] for row in parsed[::6]] == ["", "120"]
@@ -259,7 +259,7 @@ def test_tables_of_choices_say_the_same(searcher: Searcher) -> None:
 @pytest.mark.parametrize("selector", ["majority", "weighted", "logprob"])
 def test_choices_are_what_each_selector_would_have_made(searcher: Searcher, selector: str) -> None:
     found = run(searcher, strategies=(BestOfN(n=4),), budgets=(None,), selector="majority").cells[0]
-    others = {choice.name: choice for choice in choices(found)}
+    others = {choice.name: choice for choice in found.choices}
     assert list(others) == [RANDOM, "best", "majority", "weighted", "logprob", ORACLE]
     assert others["majority"].accuracy == found.accuracy
     searched = run(searcher, strategies=(BestOfN(n=4),), budgets=(None,), selector=selector).cells[0]
@@ -278,7 +278,7 @@ def test_choices_are_what_each_selector_would_have_made(searcher: Searcher, sele
 
 def test_no_choices_where_there_is_one_path_or_some_were_never_answered(searcher: Searcher) -> None:
     comparison = run(searcher, budgets=(None,))
-    assert [choices(cell) for cell in comparison.cells] == [(), ()]
+    assert [cell.choices for cell in comparison.cells] == [(), ()]
     assert tables.choice_rows(comparison) == []
     assert "chosen otherwise" not in comparison_page(comparison)
 
@@ -288,12 +288,9 @@ def test_choices_without_scores_and_without_paths() -> None:
         return {"score": None, "mean_logprob": logprob, "vote": vote, "correct": right}
 
     candidates = [path(False, -0.5, "a"), path(True, -1.0, "b"), path(True, -2.0, "b")]
-    cell = Cell(
-        setting=Setting(label="x", strategy=BestOfN(n=3)),
-        records=[[{"candidates": candidates}, {"candidates": []}]],
-    )
+    records = [[{"candidates": candidates}, {"candidates": []}]]
     wanted = {RANDOM: 1 / 3, "majority": 0.5, "logprob": 0.0, ORACLE: 0.5}
-    assert {choice.name: choice.accuracy.mean for choice in choices(cell)} == pytest.approx(wanted)
+    assert {choice.name: choice.accuracy.mean for choice in choices(records)} == pytest.approx(wanted)
 
 
 def test_the_report_holds_hostile_texts_as_text(searcher: Searcher) -> None:

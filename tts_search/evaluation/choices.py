@@ -1,6 +1,6 @@
 """The same paths, chosen otherwise: what each selector would have made of what a strategy found, at no token more.
 
-It reads the records of a comparison; it searches nothing and knows no table.
+It reads the records of searches; it searches nothing and knows no table.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tts_search.evaluation.compare import Cell
 from tts_search.evaluation.runs import Record
 from tts_search.metrics import Floats, Interval, bootstrap, paired_difference
 from tts_search.result import SELECTORS, Candidate, Selector
@@ -23,9 +22,9 @@ Judge = Callable[[Sequence[Record]], float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """A way to choose among a cell's paths: its accuracy, and its gain on the same questions over a path at random.
+    """A way to choose among the paths of each question: its accuracy, and its gain over a path at random.
 
-    `paths` is how many there were to choose from, on average over the questions.
+    The gain is paired by question. `paths` is how many there were to choose from, on average.
     """
 
     name: str
@@ -34,14 +33,16 @@ class Choice:
     gain: Interval | None
 
 
-def choices(cell: Cell) -> tuple[Choice, ...]:
+def choices(records: Sequence[Sequence[Record]]) -> tuple[Choice, ...]:
     """A path at random, every selector, and the oracle (a right path if there is one), in this order.
+
+    `records` are `[repeats][questions]`.
 
     Empty where there was nothing to choose (one path a question), or where some path was never answered, so that nobody
     knows whether it is right: search with a selector that answers every path (`"majority"`) to see them. Selectors that
     go by scores are left out where nothing scored.
     """
-    found = [record["candidates"] for repeat in cell.records for record in repeat]
+    found = [record["candidates"] for repeat in records for record in repeat]
     paths = [candidate for candidates in found for candidate in candidates]
     if all(len(c) < 2 for c in found) or any(path["correct"] is None for path in paths):
         return ()
@@ -49,7 +50,7 @@ def choices(cell: Cell) -> tuple[Choice, ...]:
     judges: dict[str, Judge] = {RANDOM: _mean}
     judges |= {name: _by(s) for name, s in SELECTORS.items() if scored or not s.needs_scores}
     judges[ORACLE] = _any
-    right = {name: _by_question(cell, judge) for name, judge in judges.items()}
+    right = {name: _by_question(records, judge) for name, judge in judges.items()}
     return tuple(
         Choice(
             name=name,
@@ -61,10 +62,10 @@ def choices(cell: Cell) -> tuple[Choice, ...]:
     )
 
 
-def _by_question(cell: Cell, judge: Judge) -> Floats:
+def _by_question(records: Sequence[Sequence[Record]], judge: Judge) -> Floats:
     """`[questions]`, the mean over repeats; a search without a path is wrong whoever chooses."""
     return np.array(
-        [[judge(r["candidates"]) if r["candidates"] else 0.0 for r in repeat] for repeat in cell.records], dtype=float
+        [[judge(r["candidates"]) if r["candidates"] else 0.0 for r in repeat] for repeat in records], dtype=float
     ).mean(0)
 
 

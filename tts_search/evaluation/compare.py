@@ -15,6 +15,7 @@ import numpy as np
 
 from tts_search.api import Searcher, SelectorLike, resolve_strategy
 from tts_search.errors import InvalidInputError
+from tts_search.evaluation.choices import Choice, choices
 from tts_search.evaluation.datasets import Dataset
 from tts_search.evaluation.runs import Evaluation, OnRun, Record, Setting, name_of
 from tts_search.grading import Grader
@@ -55,6 +56,11 @@ class Cell:
         """How much of the prompt tokens sent came from the prefix cache; None where none was sent."""
         sent = self._usage("prompt_tokens").sum()
         return float(self._usage("cached_tokens").sum() / sent) if sent else None
+
+    @cached_property
+    def choices(self) -> tuple[Choice, ...]:
+        """What each selector would have made of the same paths; empty where nobody can tell (see `choices`)."""
+        return choices(self.records)
 
     @property
     def errors(self) -> int:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from tts_search.evaluation.choices import choices
 from tts_search.evaluation.compare import Cell, Comparison
 from tts_search.evaluation.runs import name_of
 from tts_search.metrics import Interval
 
-CHOICES_HEADER = ("strategy", "budget", "paths", "choice", "accuracy", "gain")
 HEADER = ("strategy", "budget", "accuracy", "difference", "tokens", "seconds", "cached", "failed", "no answer")
+CHOICES_HEADER = ("strategy", "budget", "paths", "choice", "accuracy", "gain")
+_WHICH = ("dataset", "model", "strategy", "strategy_object", "budget", "questions", "repeats", "seed")
+_NOTHING = ("", "", "")
 
 
 def rows(comparison: Comparison) -> list[tuple[str, ...]]:
@@ -38,7 +39,7 @@ def _row(comparison: Comparison, cell: Cell) -> tuple[str, ...]:
 
 
 def choice_rows(comparison: Comparison) -> list[tuple[str, ...]]:
-    """One row a cell and a way to choose among its paths (`choices`), under `CHOICES_HEADER`."""
+    """One row a cell and a way to choose among its paths (`Cell.choices`), under `CHOICES_HEADER`."""
     return [
         (
             cell.setting.label,
@@ -49,7 +50,7 @@ def choice_rows(comparison: Comparison) -> list[tuple[str, ...]]:
             "baseline" if choice.gain is None else percent(choice.gain, sign=True),
         )
         for cell in comparison.cells
-        for choice in choices(cell)
+        for choice in cell.choices
     ]
 
 
@@ -115,13 +116,9 @@ def choices_to_csv(comparison: Comparison) -> str:
     body = [
         [*_which(comparison, cell), choice.paths, choice.name, *choice.accuracy, *(choice.gain or _NOTHING)]
         for cell in comparison.cells
-        for choice in choices(cell)
+        for choice in cell.choices
     ]
     return _csv(header, body)
-
-
-_WHICH = ("dataset", "model", "strategy", "strategy_object", "budget", "questions", "repeats", "seed")
-_NOTHING = ("", "", "")
 
 
 def _which(comparison: Comparison, cell: Cell) -> list[object]:
