@@ -79,8 +79,6 @@ class BestFirst(Typed):
         different = {child.token_ids: child for child in children}
         seen = Counter(child.token_ids for child in children)
         once = sum(seen[ids] == 1 and not child.ended for ids, child in different.items())
-        scores = [
-            n.step_scores[-1] if n.step_scores else 0.0 for n in (node, *different.values()) if n.parent is not None
-        ]
+        scores = [n.step_scores[-1] if n.step_scores else 0.0 for n in (node, *different.values()) if n.depth]
         worth = sum(map(sqrt, scores)) / len(scores) if scores else 1.0
         return worth * (once + 0.5) / (len(children) + 0.5) * self.patience ** len(different)
