@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.checkpoints import write_head
@@ -31,7 +31,6 @@ def test_parameter_counts_are_the_papers(hidden: int, count: int) -> None:
     assert sum(p.numel() for p in head.parameters()) == count
 
 
-@settings(deadline=None)
 @given(st.integers(1, 40), st.lists(st.integers(1, 4), max_size=3))
 def test_shapes(hidden: int, shape: list[int]) -> None:
     logits = SPRM(SPRMConfig(hidden_size=hidden))(torch.zeros(*shape, hidden, dtype=torch.bfloat16))

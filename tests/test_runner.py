@@ -59,7 +59,7 @@ generators = st.builds(
 
 
 @given(generators, strategies, st.sampled_from(sorted(SELECTORS)), st.integers(1, 600), st.integers(1, 100))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_never_one_token_over_the_budget(
     generator: FakeGenerator, strategy: Strategy, selector: str, budget: int, answer_tokens: int
 ) -> None:
@@ -73,7 +73,7 @@ def test_never_one_token_over_the_budget(
 
 
 @given(generators, strategies, st.sampled_from(sorted(SELECTORS)), st.integers(0, 5))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_equal_seeds_give_equal_trees_whatever_comes_first(
     generator: FakeGenerator, strategy: Strategy, selector: str, seed: int
 ) -> None:
@@ -84,7 +84,7 @@ def test_equal_seeds_give_equal_trees_whatever_comes_first(
 
 
 @given(generators, strategies)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_trees_are_trees_and_steps_are_lossless(generator: FakeGenerator, strategy: Strategy) -> None:
     tree = run_search(generator, strategy, budget=400).tree
     assert tree is not None

@@ -28,7 +28,7 @@ from tts_search.segmentation import (
 )
 from tts_search.tokenizer import PretrainedTokenizer
 
-PROPERTY = settings(deadline=None, max_examples=60)
+PROPERTY = settings(max_examples=60)
 STEP = ".\n\n"
 RULES = (Contains(STEP), Contains("\n\n"), Exact(STEP), Exact("\n\n"), Contains("So"), Contains("aa"))
 

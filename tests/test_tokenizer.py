@@ -14,7 +14,7 @@ from tts_search.tokenizer import PretrainedTokenizer
 
 KINDS = (*TOKENIZER_KINDS, "smollm2")
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
-PROPERTY = settings(deadline=None, max_examples=50)
+PROPERTY = settings(max_examples=50)
 
 
 @pytest.fixture(scope="module")

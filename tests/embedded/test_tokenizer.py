@@ -108,7 +108,6 @@ def test_spans_end_where_tokens_end(seed: int) -> None:
     )
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32))
 def test_a_batch_holds_what_its_traces_want(seed: int) -> None:
     batch = draw_batch(TOKENIZER, random.Random(seed), 4)

@@ -122,7 +122,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, list[tuple[s
     return log.read_bytes(), table
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1))
 def test_cut_off_anywhere_the_table_is_the_same(
     share: float, whole: tuple[bytes, list[tuple[str, ...]]], tmp_path: Path

@@ -76,7 +76,7 @@ def written_tree(tree: Tree) -> dict[str, Any]:
 @given(
     questions, generators, strategies, rules, st.sampled_from([FakeScorer(), None]), st.integers(30, 600), st.integers()
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_everything_comes_back(
     question: Any, generator: Any, strategy: Any, rule: Any, scorer: Any, budget: int, seed: int
 ) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tts_search.generators import sampling
@@ -46,7 +46,6 @@ def kept(logits: torch.Tensor, how: Sampling) -> set[int]:
     return chosen
 
 
-@settings(deadline=None)
 @given(ROWS)
 def test_a_row_is_drawn_as_if_alone_and_out_of_what_is_kept(rows: list[tuple[Sampling, float, int]]) -> None:
     logits = torch.stack([logits_of(seed) for _, _, seed in rows])
@@ -59,7 +58,6 @@ def test_a_row_is_drawn_as_if_alone_and_out_of_what_is_kept(rows: list[tuple[Sam
         assert float(logprobs[i]) == pytest.approx(float(logits[i].log_softmax(-1)[token]), abs=1e-5)
 
 
-@settings(deadline=None)
 @given(SETTINGS, st.integers(0, 999))
 def test_the_whole_unit_interval_reaches_all_that_is_kept(how: Sampling, seed: int) -> None:
     logits = logits_of(seed, 8)

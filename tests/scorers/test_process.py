@@ -195,7 +195,7 @@ def test_text_that_looks_like_a_step_tag_moves_no_score(family: str, checkpoints
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=12), min_size=1, max_size=4), st.text(max_size=12))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_position_a_step_whatever_the_text(
     family: str, checkpoints: dict[str, Path], steps: list[str], question: str

@@ -65,7 +65,7 @@ def tokens_of(tree: Tree | None) -> list[tuple[int | None, tuple[int, ...]]]:
     return [(node.parent, node.token_ids) for node in tree]
 
 
-@settings(max_examples=10_000, deadline=None)
+@settings(max_examples=10_000)
 @given(generators, every, st.integers(1, 60), st.integers(1, 30), st.sampled_from(sorted(SELECTORS)))
 def test_no_strategy_ever_samples_one_token_over_its_budget(
     generator: FakeGenerator, strategy: Strategy, budget: int, answer_tokens: int, selector: str
@@ -75,7 +75,7 @@ def test_no_strategy_ever_samples_one_token_over_its_budget(
     assert sum(len(n.token_ids) - n.forced_tokens for n in result.tree) <= result.usage.sampled_tokens <= budget
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(generators, every, st.integers(0, 3))
 def test_trees_are_arborescences_and_equal_seeds_give_equal_ones(
     generator: FakeGenerator, strategy: Strategy, seed: int
@@ -88,7 +88,7 @@ def test_trees_are_arborescences_and_equal_seeds_give_equal_ones(
     assert tokens_of(search(replace(generator, delay_seconds=1e-4), strategy, seed=seed).tree) == tokens_of(tree)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(generators, mcts)
 def test_visits_add_up(generator: FakeGenerator, strategy: MCTS) -> None:
     tree = search(generator, strategy).tree
@@ -99,7 +99,7 @@ def test_visits_add_up(generator: FakeGenerator, strategy: MCTS) -> None:
         assert tree.visits[node.index] == below + (node.index > 0), "its own evaluation, and those below it"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(generators, st.integers(1, 4), st.integers(0, 3))
 def test_a_beam_of_width_1_is_greedy_step_search(generator: FakeGenerator, branching: int, seed: int) -> None:
     def greedy(tree: Tree) -> Plan:
@@ -114,7 +114,7 @@ def test_a_beam_of_width_1_is_greedy_step_search(generator: FakeGenerator, branc
     assert tokens_of(beam.tree) == tokens_of(search(generator, greedy, seed=seed).tree)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(generators, small, small, until, chunk)
 def test_dvts_of_one_subtree_is_a_beam(
     generator: FakeGenerator, width: int, branching: int, until: Until, chunk: int | None
@@ -124,7 +124,7 @@ def test_dvts_of_one_subtree_is_a_beam(
     assert tokens_of(search(generator, one).tree) == tokens_of(search(generator, beam).tree)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(generators, st.sampled_from(["uct", "puct"]))
 def test_mcts_with_one_child_is_a_chain(generator: FakeGenerator, selection: str) -> None:
     strategy = MCTS(children=1, until=Until.STEP, selection=selection)  # pyright: ignore[reportArgumentType]
@@ -133,7 +133,7 @@ def test_mcts_with_one_child_is_a_chain(generator: FakeGenerator, selection: str
     assert all(len(tree.children(node)) <= 1 for node in tree)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(generators, st.one_of(mcts, best_first))
 def test_an_ended_node_is_never_grown_by_the_search(generator: FakeGenerator, strategy: Strategy) -> None:
     asked: list[Expand] = []
@@ -216,4 +216,4 @@ class GrowingMCTS(RuleBasedStateMachine):
 
 
 TestGrowingMCTS = GrowingMCTS.TestCase
-TestGrowingMCTS.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
+TestGrowingMCTS.settings = settings(max_examples=60, stateful_step_count=20)
