@@ -7,7 +7,6 @@ mean nothing, but every shape is one that the engines support (heads 32 wide, co
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -184,12 +183,6 @@ def write_checkpoint(
     if readout is not None:
         write_head(folder / FOLDER, readout=readout, seed=seed)
     return folder
-
-
-def smollm2_folder() -> Path | None:
-    """The folder of SmolLM2-135M where `TTS_SEARCH_SMOLLM2` names one, else None."""
-    folder = os.environ.get("TTS_SEARCH_SMOLLM2")
-    return Path(folder) if folder and (Path(folder) / "tokenizer.json").is_file() else None
 
 
 def _without_added_tokens(core: Tokenizer) -> Tokenizer:

