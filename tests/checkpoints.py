@@ -23,7 +23,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from tts_search.head import FOLDER, SPRM, Readout, SPRMConfig
+from tts_search.head import FOLDER, RELEASED_FILE, SPRM, Readout, SPRMConfig
 
 Architecture = Literal["llama", "qwen2", "qwen3"]
 TokenizerKind = Literal["merged", "split", "sentencepiece", "digits"]
@@ -118,14 +118,25 @@ def write_tokenizer(
 
 def write_head(folder: Path, *, hidden_size: int = HIDDEN, readout: Readout = "previous", seed: int = 0) -> Path:
     """Save a random SPRM head into `folder`, with logits that spread over several units."""
+    _head(hidden_size, readout, seed).save_pretrained(folder)
+    return folder
+
+
+def write_released_head(folder: Path, *, hidden_size: int = HIDDEN, seed: int = 0) -> Path:
+    """The same head in the form of the released checkpoints: `score_module.pt`, and no config of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(_head(hidden_size, "previous", seed).layers.state_dict(), folder / RELEASED_FILE)
+    return folder
+
+
+def _head(hidden_size: int, readout: Readout, seed: int) -> SPRM:
     torch.manual_seed(seed)
     head = SPRM(SPRMConfig(hidden_size=hidden_size, readout=readout))
     with torch.no_grad():
         for name, parameter in head.named_parameters():
             if name.endswith("weight"):
                 parameter.normal_(std=0.7 / parameter.shape[1] ** 0.5)
-    head.save_pretrained(folder)
-    return folder
+    return head
 
 
 def write_checkpoint(
@@ -136,12 +147,14 @@ def write_checkpoint(
     thinking: bool = True,
     readout: Readout | None = "previous",
     context_tokens: int = 512,
+    shard_size: str = "5GB",
     seed: int = 0,
 ) -> Path:
     r"""Write a whole random model folder (fp32) and return it.
 
-    `readout=None` leaves the head out. The output rows of the step token, `</think>` and the end-of-text token are made
-    louder than the others, so that sampled trajectories have steps and ends.
+    `readout=None` leaves the head out; `shard_size` is the largest weight file, such as "100KB". The output rows of the
+    step token, `</think>` and the end-of-text token are made louder than the others, so that sampled trajectories have
+    steps and ends.
     """
     hf = train_tokenizer(tokenizer, thinking=thinking)
     hf.save_pretrained(folder)
@@ -179,7 +192,7 @@ def write_checkpoint(
         eos_token_id=hf.eos_token_id,
         pad_token_id=hf.pad_token_id,
     )
-    model.float().save_pretrained(folder)
+    model.float().save_pretrained(folder, max_shard_size=shard_size)
     if readout is not None:
         write_head(folder / FOLDER, readout=readout, seed=seed)
     return folder

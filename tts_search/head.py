@@ -68,8 +68,13 @@ class SPRM(nn.Module):
         return self.layers(hidden.to(dtype)).squeeze(-1).float()
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors` (fp32) into `folder`, made if missing."""
+        """Write `config.json` and `model.safetensors` (fp32) into `folder`, made if missing.
+
+        Raises:
+            InvalidInputError: files of these names are there already and are no head's, most likely a model's.
+        """
         folder = Path(folder)
+        check_free(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = asdict(self.config) | {"step_rule": rule_to_json(self.config.step_rule)}
         (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
@@ -82,7 +87,7 @@ class SPRM(nn.Module):
 
         Args:
             folder: a `save_pretrained` folder, a model folder that holds one as `sprm/`, or a released MetaStone
-                folder with `score_module.pt` (read with `weights_only=True`).
+                folder with `score_module.pt` (read with `weights_only=True`). Of several, see `head_folder`.
             hidden_size: the backbone's, checked against the head's.
 
         Raises:
@@ -95,7 +100,7 @@ class SPRM(nn.Module):
                 f"no SPRM head in {str(folder)!r}: expected {FOLDER}/{CONFIG_FILE} with {FOLDER}/{WEIGHTS_FILE}, or "
                 f"{RELEASED_FILE}; fit one with `tts-search fit-head`, or search with another scorer"
             )
-        if (place / RELEASED_FILE).is_file() and not (place / WEIGHTS_FILE).is_file():
+        if not is_head(place) and (place / RELEASED_FILE).is_file():
             weights = _read_released(place / RELEASED_FILE)
             config = SPRMConfig(hidden_size=weights["0.weight"].shape[-1], step_rule=RELEASED_STEP_RULE)
         else:
@@ -118,21 +123,43 @@ class SPRM(nn.Module):
 
 
 def head_folder(folder: str | Path) -> Path | None:
-    """The folder that holds the head of a model folder (or is itself a head's), None where there is none."""
-    folder = Path(folder)
-    for place in (folder / FOLDER, folder):
-        if (place / WEIGHTS_FILE).is_file() and _is_head_config(place / CONFIG_FILE):
-            return place
-        if (place / RELEASED_FILE).is_file():
-            return place
-    return None
+    """The folder that holds the head of a model folder (or is itself a head's), None where there is none.
+
+    `sprm/` goes before the folder itself, and in either a head of ours before a released one. Whose `model.safetensors`
+    is, a head's or the policy's, only the `config.json` beside it says. A `sprm/` with weights whose config is missing
+    or damaged counts as a head, so that loading it fails: to go without would be silent.
+    """
+    own = Path(folder) / FOLDER
+    if (own / WEIGHTS_FILE).is_file() and _config(own) is None:
+        return own
+    return next((p for p in (own, Path(folder)) if is_head(p) or (p / RELEASED_FILE).is_file()), None)
 
 
-def _is_head_config(path: Path) -> bool:
+def is_head(folder: Path) -> bool:
+    """Whether the folder's config is that of a head that `save_pretrained` wrote."""
+    return "readout" in (_config(folder) or {})
+
+
+def check_free(folder: Path) -> None:
+    """Refuse a folder in which a head would overwrite what is no head.
+
+    Raises:
+        InvalidInputError: it holds a config or weights, and the config is no head's.
+    """
+    taken = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (folder / name).exists()]
+    if taken and not is_head(folder):
+        raise InvalidInputError(
+            f"{str(folder)!r} holds a {taken[0]} that is no head's, most likely a model's: write the head to "
+            f"{str(folder / FOLDER)!r} instead"
+        )
+
+
+def _config(folder: Path) -> dict[str, Any] | None:
     try:
-        return "readout" in json.loads(path.read_text())
+        found = json.loads((folder / CONFIG_FILE).read_text())
     except (OSError, ValueError):
-        return False
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _read_config(path: Path) -> SPRMConfig:

@@ -16,6 +16,7 @@ pytest.importorskip("vllm")
 
 from tests.checkpoints import write_head
 from tests.generators.conftest import in_process, run_in_process
+from tests.generators.reference import differences
 from tts_search.errors import (
     GeneratorError,
     HeadMismatchError,
@@ -25,7 +26,7 @@ from tts_search.errors import (
 )
 from tts_search.generators.engine_requests import Run
 from tts_search.generators.vllm import VLLMGenerator
-from tts_search.head import SPRM
+from tts_search.head import FOLDER, RELEASED_FILE, SPRM
 from tts_search.protocols import Completion, Generator, Request, Sampling
 from tts_search.testing.conformance import GeneratorConformance
 
@@ -89,6 +90,20 @@ def test_what_a_head_does_not_go_with_is_refused(model: Path, engine_args: dict[
     with pytest.raises(InvalidInputError, match=message):
         VLLMGenerator(model, engine_args=engine_args)
     VLLMGenerator(model, head=None, engine_args=engine_args)
+
+
+def test_a_released_checkpoint_of_one_weight_file(model: Path) -> None:
+    """`model.safetensors` is the policy's, and the head lies beside it."""
+    torch.save(SPRM.from_pretrained(model).layers.state_dict(), model / RELEASED_FILE)
+    shutil.rmtree(model / FOLDER)
+    generator = VLLMGenerator(model, dtype="float32", max_model_len=64, kv_cache_gib=0.02, enforce_eager=True)
+
+    async def work(generator: VLLMGenerator) -> Sequence[Completion]:
+        return await generator.generate(Request(prefix=(5, 6), seeds=(0, 1), max_tokens=8, stop_ids=frozenset()))
+
+    scores, logprobs = differences(model, "float32", (5, 6), run_in_process(generator, work))
+    assert scores < 2e-4
+    assert logprobs < 2e-4
 
 
 def test_a_head_that_returns_nan_is_an_error(model: Path) -> None:

@@ -234,7 +234,7 @@ def _load_head(folder: Path, head: str | Path | None, hidden_size: int) -> SPRM 
     from tts_search.head import SPRM, head_folder
 
     if head == "auto":
-        head = head_folder(folder)
+        head = folder if head_folder(folder) else None
     return None if head is None else SPRM.from_pretrained(head, hidden_size=hidden_size)
 
 

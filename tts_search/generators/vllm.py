@@ -190,10 +190,11 @@ def score_in_engine(
         ModelNotFoundError, HeadMismatchError: `head` names no head, or one that does not fit.
         InvalidInputError: a head cannot be had with this architecture or these engine arguments.
     """
-    place = head_folder(folder) if head == "auto" else head
-    if place is None:
+    if head == "auto":
+        head = folder if head_folder(folder) else None
+    if head is None:
         return None, {}
-    head_config = SPRM.from_pretrained(place, hidden_size=config["hidden_size"]).config
+    head_config = SPRM.from_pretrained(head, hidden_size=config["hidden_size"]).config
     architecture = (config.get("architectures") or ["unknown"])[0]
     if architecture not in ARCHITECTURES:
         raise InvalidInputError(
@@ -210,7 +211,7 @@ def score_in_engine(
             "an SPRM head in the engine works with tensor and data parallelism, but not with pipeline parallelism or "
             "LoRA: use tensor_parallel_size, merge the adapter into the weights, or pass head=None"
         )
-    found = head_folder(place)
+    found = head_folder(head)
     assert found is not None  # from_pretrained has found it
     return head_config, sprm_engine_args(architecture, config["vocab_size"], str(found.resolve()))
 

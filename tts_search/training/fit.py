@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from tts_search.errors import InvalidInputError
-from tts_search.head import CONFIG_FILE, FOLDER, SPRM, Readout, SPRMConfig
+from tts_search.head import FOLDER, SPRM, Readout, SPRMConfig, check_free, is_head
 from tts_search.models import EMBEDDED, model_folder
 from tts_search.scorers.aggregate import resolve_aggregation
 from tts_search.segmentation import DEFAULT_STEP_RULE, Segmenter, StepRule, TokenIds
 from tts_search.tokenizer import PretrainedTokenizer
-from tts_search.training.judge import HeadReport, judge
+from tts_search.training.judge import REPORT_FILE, HeadReport, judge
 from tts_search.training.probe import ProbeSettings, fit_probe
 from tts_search.training.states import Reader, step_states
 from tts_search.training.trajectories import GradedTrajectory, read_trajectories
@@ -158,11 +158,11 @@ def _steps(
 
 
 def _free_place(place: Path) -> Path:
-    config = place / CONFIG_FILE
-    if config.is_file() and '"readout"' not in config.read_text(errors="replace"):
+    check_free(place)
+    if (place / REPORT_FILE).exists() and not is_head(place):
         raise InvalidInputError(
-            f"{str(place)!r} holds a config.json that is no head's, most likely a model's: write the head to "
-            f"{str(place / FOLDER)!r} instead"
+            f"{str(place / REPORT_FILE)!r} is there already, with no head beside it: move it away, or name another "
+            "folder for the head"
         )
     return place
 
@@ -173,6 +173,6 @@ def _write(head: SPRM, report: HeadReport, place: Path) -> None:
     with tempfile.TemporaryDirectory(dir=place.parent) as folder:
         head.save_pretrained(folder)
         report.save(Path(folder))
-        for file in Path(folder).iterdir():
+        for file in sorted(Path(folder).iterdir()):  # the config first: it says that the others are a head's
             file.chmod(0o644)
             file.replace(place / file.name)
