@@ -1,25 +1,53 @@
 """A log of finished work as JSON lines: what is in it need not be done again. Knows nothing of what it keeps.
 
 Each record is written at once, as one line, under a key that holds all that decided it. A process that is killed loses
-at most the line it was writing, and that line is done again.
+at most the line it was writing, and that line is done again. A file that is no such log is refused and left as it is.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from tts_search.errors import InvalidInputError
 
 FORMAT = {"format": "tts-search runs", "version": 1}
+RECORD = b'{"key": '
+"""How every line behind the first begins."""
 
 Key = Mapping[str, Any]
+
+
+def claim(path: Path) -> BinaryIO:
+    """The file, open to be read and appended to, and kept from other processes until it is closed.
+
+    It is made with its folder where there is none, and otherwise as it was.
+
+    Raises:
+        InvalidInputError: it cannot be written, or is in use.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+b")
+    except OSError as error:
+        raise InvalidInputError(f"{path} cannot be written: {error.strerror or error}; name another file") from error
+    with suppress(ImportError):  # no such locks on Windows
+        import fcntl
+
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.close()
+            raise InvalidInputError(
+                f"{path} is in use by another process: wait for it, or name another file"
+            ) from error
+    file.seek(0)
+    return file
 
 
 class RunLog:
@@ -39,13 +67,8 @@ class RunLog:
         self._file = None
         if self.path is None:
             return
+        self._file = claim(self.path)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("a+b")
-        except OSError as error:
-            raise InvalidInputError(f"the log {self.path} cannot be written: {error.strerror}") from error
-        try:
-            self._claim()
             self._read()
         except BaseException:
             self._file.close()
@@ -80,27 +103,11 @@ class RunLog:
     ) -> None:
         self.close()
 
-    def _claim(self) -> None:
-        with suppress(ImportError):  # no such locks on Windows
-            import fcntl
-
-            assert self._file is not None
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InvalidInputError(
-                    f"the log {self.path} is in use by another process: wait for it, or name another log"
-                ) from error
-
     def _read(self) -> None:
+        """Nothing is written before all of it is known to be such a log."""
         assert self._file is not None
-        self._file.seek(0)
-        data = self._file.read()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):  # the line that was being written when the process was killed
-            self._file.truncate(whole)
-        self._file.seek(0, os.SEEK_END)
-        for number, line in enumerate(data[:whole].splitlines(), start=1):
+        *lines, torn = self._file.read().split(b"\n")
+        for number, line in enumerate(lines, start=1):
             try:
                 record = json.loads(line)
                 if number == 1:
@@ -109,12 +116,20 @@ class RunLog:
                     continue
                 self._records[_canonical(record["key"])] = record
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise InvalidInputError(
-                    f"{self.path}, line {number}, is no line of a run log: {error}. Mend it, or name another log"
-                ) from error
-        if not whole:
-            self._file.write(json.dumps(FORMAT).encode() + b"\n")
+                raise self._foreign(number, error) from error
+        header = json.dumps(FORMAT).encode()
+        if not (torn.startswith(RECORD) or RECORD.startswith(torn) if lines else header.startswith(torn)):
+            raise self._foreign(len(lines) + 1, "it is cut off, and no beginning of one")
+        if torn:  # the line that was being written when the process was killed
+            self._file.truncate(self._file.tell() - len(torn))
+        if not lines:
+            self._file.write(header + b"\n")
             self._file.flush()
+
+    def _foreign(self, number: int, why: object) -> InvalidInputError:
+        return InvalidInputError(
+            f"{self.path}, line {number}, is no line of a run log: {why}. Mend it, or name another log; it is as it was"
+        )
 
 
 def _canonical(key: Key) -> str:

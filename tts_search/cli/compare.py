@@ -20,6 +20,7 @@ from tts_search.api import EFFORTS, STRATEGIES
 from tts_search.cli import options, terminal
 from tts_search.cli.engine import open_searcher
 from tts_search.cli.outcomes import outcomes
+from tts_search.cli.outputs import check_folder
 from tts_search.cli.plugins import import_object, is_object
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _DATA, _WHAT = "Data", "What is compared"
 LOG = "runs.jsonl"
+REPORTS = ("report.html", "table.md", "table.csv", "choices.md", "choices.csv", "tokens.png", "seconds.png")
 
 HELP_BELOW = """[bold]Examples[/bold]
 
@@ -154,6 +156,7 @@ def compare(
         from tts_search.evaluation.datasets import load_dataset
 
         chosen, caps = parse_strategies(strategies), parse_budgets(budgets)
+        check_folder(out, LOG, REPORTS)
         screen = None if quiet else terminal.console_for(sys.stderr)
         with terminal.own_streams(debug):
             if screen is not None:
@@ -283,19 +286,19 @@ def write(comparison: Comparison, out: Path, *, command: str) -> Sequence[Path]:
     """Tables, plots and the report, beside the log."""
     from tts_search.evaluation import report, tables
 
-    tokens, seconds = report.comparison_figures(comparison)
-    files = {
-        "report.html": report.comparison_page(comparison, command=command),
-        "table.md": tables.markdown(comparison),
-        "table.csv": tables.to_csv(comparison),
-        "choices.md": tables.choices_markdown(comparison),
-        "choices.csv": tables.choices_to_csv(comparison),
-    }
-    for name, text in files.items():
+    texts = (
+        report.comparison_page(comparison, command=command),
+        tables.markdown(comparison),
+        tables.to_csv(comparison),
+        tables.choices_markdown(comparison),
+        tables.choices_to_csv(comparison),
+    )
+    figures = report.comparison_figures(comparison)
+    for name, text in zip(REPORTS, texts, strict=False):
         (out / name).write_text(text, encoding="utf-8")
-    for name, figure in (("tokens.png", tokens), ("seconds.png", seconds)):
+    for name, figure in zip(REPORTS[len(texts) :], figures, strict=True):
         figure.savefig(out / name, dpi=150)
-    return [out / name for name in (*files, "tokens.png", "seconds.png", LOG)]
+    return [out / name for name in (*REPORTS, LOG)]
 
 
 def show(comparison: Comparison, written: Sequence[Path], *, quiet: bool) -> None:

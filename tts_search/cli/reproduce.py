@@ -14,11 +14,14 @@ from tts_search.cli import options, terminal
 from tts_search.cli.compare import LOG, DatasetName, evaluating, parse_budgets
 from tts_search.cli.engine import open_searcher
 from tts_search.cli.outcomes import outcomes
+from tts_search.cli.outputs import check_folder
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
 
 if TYPE_CHECKING:
     from tts_search.evaluation.reproduce import Item
+
+REPORTS = ("report.html", "report.md")
 
 HELP_BELOW = """[bold]Examples[/bold]
 
@@ -85,6 +88,7 @@ def reproduce(
             raise InvalidInputError(f"--samples must be a power of two from 8 to 1024, got {samples}")
         if not caps:
             raise InvalidInputError("--budgets needs at least one number of tokens")
+        check_folder(out, LOG, REPORTS)
         items = [item for item in paper.ITEMS if dataset == PUZZLES or item is not paper.figure_6]
         trains = heads and dataset == PUZZLES and generator == "auto"
         screen = None if quiet else terminal.console_for(sys.stderr)
@@ -114,14 +118,14 @@ def reproduce(
                 findings = frame.reproduce(study, items)
                 page = frame.findings_page(study, findings, command="tts-search " + shlex.join(sys.argv[1:]))
         text = frame.findings_markdown(findings)
-        (out / "report.html").write_text(page, encoding="utf-8")
-        (out / "report.md").write_text(text, encoding="utf-8")
+        for name, content in zip(REPORTS, (page, text), strict=True):
+            (out / name).write_text(content, encoding="utf-8")
         if quiet:
             sys.stdout.write(text)
             return
         for finding in findings:
             typer.echo(f"{finding.name}: {'' if finding.same else 'not '}the same in kind. {finding.sentence}")
-        typer.echo(f"\n{out / 'report.html'}")
+        typer.echo(f"\n{out / REPORTS[0]}")
 
 
 def training_items() -> Sequence[Item]:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tts_search.cli import options
 from tts_search.cli.outcomes import outcomes
+from tts_search.cli.outputs import check_apart
 from tts_search.cli.train_sample import GraderName, Questions, grader_of, quietly
+from tts_search.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from tts_search.training.problems import Problem
 
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where the kept lines go, as they were.")]
 Against = Annotated[
@@ -38,13 +44,17 @@ def clean(
 ) -> None:
     """Turn a raw set of questions into a training set: deduplicate, decontaminate, drop what cannot be graded.
 
-    Each stage reports what it took out and why.
+    Each stage reports what it took out and why. A file that is there is replaced only if all of its lines are among the
+    raw questions.
     """
     with outcomes(debug), quietly(debug) as say:
+        from tts_search.export.files import write_atomically
         from tts_search.training import cleaning
         from tts_search.training.problems import read_problems
 
+        check_apart(out, questions, *(against or ()), *([] if solved is None else [solved]))
         problems = read_problems(questions)
+        check_replaceable(out, problems)
         stages: dict[str, cleaning.Stage] = {"deduplicate": cleaning.deduplicate}
         if against:
             benchmarks = {file.name: [p.text for p in read_problems(file)] for file in against}
@@ -53,8 +63,29 @@ def clean(
         if solved is not None:
             stages["solvable"] = cleaning.solvable(cleaning.solve_rates(solved))
         kept, reports = cleaning.clean(problems, stages)
-        out.write_text("".join(json.dumps(p.line, ensure_ascii=False) + "\n" for p in kept), encoding="utf-8")
+        write_atomically(out, b"".join(map(line_of, kept)))
         for report in reports:
             typer.echo(report)
             for reason, examples in report.examples.items():
                 say(f"{reason}, for example: {examples[0][:100]}")
+
+
+def line_of(problem: Problem) -> bytes:
+    """A problem as a line of the file that is written."""
+    return json.dumps(problem.line, ensure_ascii=False).encode() + b"\n"
+
+
+def check_replaceable(out: Path, problems: Sequence[Problem]) -> None:
+    """Refuse to replace a file that is no selection of these problems: what it holds would be nowhere else.
+
+    Raises:
+        InvalidInputError: it is none.
+    """
+    if not out.exists():
+        return
+    lines = {line_of(problem) for problem in problems}
+    if not out.is_file() or not lines.issuperset(out.read_bytes().splitlines(keepends=True)):
+        raise InvalidInputError(
+            f"{out} is there already and was not cleaned from these questions: it is left as it was; name another "
+            "file with --out, or move it away"
+        )

@@ -13,6 +13,7 @@ import typer
 from tts_search.cli import options, terminal
 from tts_search.cli.engine import open_searcher
 from tts_search.cli.outcomes import outcomes
+from tts_search.cli.outputs import check_apart
 from tts_search.cli.plugins import import_object
 from tts_search.errors import InvalidInputError
 
@@ -22,7 +23,7 @@ Questions = Annotated[
 Out = Annotated[
     Path,
     typer.Option(
-        "--out", "-o", metavar="FILE", help="Where to write; what is there already is kept and not sampled again."
+        "--out", "-o", metavar="FILE", help="Where to write; what an earlier run wrote is kept and not sampled again."
     ),
 ]
 GraderName = Annotated[
@@ -54,11 +55,13 @@ def sample(
 ) -> None:
     """Sample graded trajectories, for [cyan]tts-search fit-head[/cyan] to learn from.
 
-    Interrupt it and run it again: it goes on behind the last question that is in the file.
+    Interrupt it and run it again: it goes on behind the last question that is in the file. A file that
+    something else wrote is refused.
     """
     with outcomes(debug):
         if limit is not None and limit < 1:
             raise InvalidInputError(f"--limit must be at least 1, got {limit}")
+        check_apart(out, questions)
         with quietly(debug) as say:
             from tts_search.training.collect import collect
             from tts_search.training.problems import read_problems

@@ -98,9 +98,20 @@ def build(out: Path, *, seed: int, recipe: Recipe, command: str = "") -> dict[st
         for file in place.rglob("*"):
             file.chmod(0o755 if file.is_dir() else 0o644)
         if out.exists():
-            out.rename(Path(folder) / "replaced")
+            out.rename((Path(folder) if _replaceable(out) else _beside(out)) / "replaced")
         place.rename(out)
     return report
+
+
+def _replaceable(out: Path) -> bool:
+    return (out / QUALITY_FILE).is_file() or (out.is_dir() and not any(out.iterdir()))
+
+
+def _beside(out: Path) -> Path:
+    """A new folder for what is there and is no model of this recipe, so that nothing of it is lost."""
+    kept = Path(tempfile.mkdtemp(dir=out.parent, prefix=f"{out.name}."))
+    _say(f"{out} is no embedded model: what was there is now in {kept}")
+    return kept
 
 
 def _parent(out: Path) -> Path:

@@ -1,24 +1,23 @@
 """Sampling graded trajectories from a policy: what `fit_head` learns from.
 
 Any searcher will do, whatever its engine; each sample is a whole response with its answer, graded against a reference.
-The file is written question by question, and a run that was interrupted goes on behind the last one.
+The file is written question by question, and a run that was interrupted goes on behind the last whole one.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tts_search.api import Searcher
-from tts_search.errors import InvalidInputError
 from tts_search.grading import Grader
 from tts_search.result import SearchResult, Selector
+from tts_search.store import claim
 from tts_search.strategies.best_of_n import BestOfN
 from tts_search.training.problems import Problem
-from tts_search.training.trajectories import question_key, read_lines
+from tts_search.training.sampled import go_on, lines_of
 
 ALL_ANSWERED = Selector("all answered", lambda _: 0, needs_answers=True)
 REPORT_SECONDS = 20
@@ -36,31 +35,32 @@ def collect(
 ) -> Path:
     """Sample `n` graded trajectories for each problem into the JSON lines file `out`, and return its path.
 
-    A question that is in the file already is passed over. What the engine failed on is reported and left out.
+    A question that is in the file already is passed over; one that a killed run wrote in part is sampled again. What
+    the engine failed on is reported and left out.
 
     Raises:
-        InvalidInputError: `n` is below 1, or `out` holds something else than trajectories.
+        InvalidInputError: `n` is below 1, `out` holds something else than what this function writes, or another process
+            writes it; it is as it was.
         TTSError: every question failed; the last error is raised.
     """
-    out = Path(out)
-    done = _done(out)
-    todo = [problem for problem in problems if problem.key not in done]
-    if len(todo) < len(problems):
-        report(f"samples: {len(problems) - len(todo)} of {len(problems)} questions are in {out} already")
-    asked = right = finished = cut = 0
-    told = time.monotonic()
-    failure: Exception | None = None
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("a", encoding="utf-8") as file:
+    out, strategy = Path(out), BestOfN(n=n)
+    with claim(out) as file:
+        done = go_on(file, out, problems)
+        todo = [problem for problem in problems if problem.key not in done]
+        if len(todo) < len(problems):
+            report(f"samples: {len(problems) - len(todo)} of {len(problems)} questions are in {out} already")
+        asked = right = finished = cut = 0
+        told = time.monotonic()
+        failure: Exception | None = None
         questions = [problem.question for problem in todo]
-        for result in searcher.search_many(questions, strategy=BestOfN(n=n), selector=ALL_ANSWERED, seed=seed):
+        for result in searcher.search_many(questions, strategy=strategy, selector=ALL_ANSWERED, seed=seed):
             finished += 1
             if result.error is not None:
                 failure = result.error
                 report(f"samples: {str(result.question)[:60]!r} failed: {result.error}")
                 continue
             records = list(_records(result, todo[result.index], grader))
-            file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+            file.write(lines_of(records))
             file.flush()
             asked += len(records)
             cut += n - len(records)
@@ -92,20 +92,3 @@ def _records(result: SearchResult, problem: Problem, grader: Grader) -> Iterator
             "answer": candidate.vote,
             "mean_logprob": candidate.mean_logprob,
         }
-
-
-def _done(out: Path) -> set[str]:
-    """Keys of the questions in the file; a last line that was cut off is taken away."""
-    if not out.is_file():
-        return set()
-    data = out.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        with out.open("r+b") as file:
-            file.truncate(whole)
-    found = set[str]()
-    for number, line in read_lines(out):
-        if "question" not in line or "response" not in line:
-            raise InvalidInputError(f"{out}, line {number}: no sampled trajectory; name another file to write")
-        found.add(question_key(line["question"]))
-    return found

@@ -18,11 +18,11 @@ from datasets import Dataset
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from tts_search.errors import InvalidInputError, MissingDependencyError
 from tts_search.grading import Grader
-from tts_search.head import FOLDER
+from tts_search.head import FOLDER, is_head
 from tts_search.models import model_folder
 from tts_search.tokenizer import PretrainedTokenizer
 from tts_search.training.curves import aha_step, history, plot
@@ -95,6 +95,7 @@ def train(
         InvalidInputError: something in the description cannot be used.
     """
     folder = model_folder(config.model)
+    _check_out(config.out, folder)
     tokenizer = PretrainedTokenizer(folder)
     chat = _has_template(tokenizer)
     args = _arguments(config)
@@ -140,6 +141,20 @@ def save_policy(trainer: ReflectiveGRPOTrainer, folder: Path) -> None:
             trainer.head.save_pretrained(folder / FOLDER)
     else:
         trainer.save_model(str(folder))
+
+
+def _check_out(out: Path, model: Path) -> None:
+    """Refuse a folder in which a run would write over, or clear away, what no earlier run left there: of one there is
+    always a checkpoint or the final model, and these have a head.
+    """
+    places = [*out.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), out / FINAL]
+    if any(place.exists() and place.samefile(model) for place in places):
+        raise InvalidInputError(f"the model {model} lies where this run saves its own: name another folder than {out}")
+    taken = [path for path in (*places, out / LOG, out / PICTURE) if path.exists()]
+    if taken and not any(is_head(place / FOLDER) for place in places):
+        raise InvalidInputError(
+            f"{taken[0]} is there already and of no earlier run: move it away, or name another folder than {out}"
+        )
 
 
 def _nothing(_: str) -> None:

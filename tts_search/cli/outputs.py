@@ -1,0 +1,36 @@
+"""What a command may write over: nothing that it reads, and nothing that is another's. It writes nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tts_search.errors import InvalidInputError
+
+
+def check_apart(out: Path, *inputs: Path) -> None:
+    """Refuse to write to a file that is read, by whatever path or link.
+
+    Raises:
+        InvalidInputError: `out` is one of the inputs.
+    """
+    for given in inputs:
+        if out.exists() and given.exists() and out.samefile(given):
+            raise InvalidInputError(f"--out {out} is {given}, which is read: name another file to write")
+
+
+def check_folder(out: Path, log: str, names: Sequence[str]) -> None:
+    """Refuse a folder in which files of these names are not of an earlier run, which leaves its log beside them.
+
+    Whose a log is, the one who opens it sees.
+
+    Raises:
+        InvalidInputError: there is such a file, and no log.
+    """
+    if (out / log).is_file() and (out / log).stat().st_size:
+        return
+    if taken := [name for name in names if (out / name).exists()]:
+        raise InvalidInputError(
+            f"{out / taken[0]} is there already, and no {log} of an earlier run beside it: move it away, or name "
+            "another folder with --out"
+        )
