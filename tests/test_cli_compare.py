@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from tts_search import MCTS, BestOfN
 from tts_search.cli import app
-from tts_search.cli.compare import _Lines, parse_budgets, parse_strategies
+from tts_search.cli.compare import REPORTS, _Lines, parse_budgets, parse_strategies
 from tts_search.errors import InvalidInputError
 from tts_search.evaluation.runs import RunProgress
 
@@ -55,6 +55,44 @@ def test_it_measures_writes_and_goes_on(tmp_path: Path) -> None:
     assert again.stdout == table.decode()
     assert again.stderr == ""
     assert (tmp_path / "out" / "runs.jsonl").read_bytes() == log
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_another_folders_files_are_left_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    refused = run("--strategies", "single", "--scorer", "none", "--out", "out")
+    assert refused.exit_code == 2
+    assert f"out/{name} is there already" in refused.stderr
+    (tmp_path / "out" / "runs.jsonl").touch()  # an empty file proves nothing
+    assert run("--strategies", "single", "--scorer", "none", "--out", "out").exit_code == 2
+    assert (tmp_path / "out" / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", ["compare", "reproduce"])
+@pytest.mark.parametrize("notes", ['{"question": "mine"}', "one line", '{"format": "other"}\n'])
+def test_another_runs_jsonl_is_left_alone(tmp_path: Path, notes: str, command: str) -> None:
+    (tmp_path / "out").mkdir()
+    file = tmp_path / "out" / "runs.jsonl"
+    file.write_text(notes)
+    (tmp_path / "out" / "report.html").write_text("mine")
+    if command == "compare":
+        refused = run("--strategies", "single", "--scorer", "none", "--out", "out")
+    else:
+        args = ("--questions", "2", "--samples", "8", "--budgets", "30", "--no-heads", "--out", "out")
+        refused = CliRunner().invoke(app, ["reproduce", *args])
+    assert refused.exit_code == 2, refused.output
+    assert "is no line of a run log" in refused.stderr
+    assert file.read_text() == notes
+    assert (tmp_path / "out" / "report.html").read_text() == "mine"
+
+
+def test_a_reproduction_is_not_written_over_another_report(tmp_path: Path) -> None:
+    (tmp_path / "report.md").write_text("mine")
+    refused = CliRunner().invoke(app, ["reproduce", "--no-heads", "--out", "."])
+    assert refused.exit_code == 2
+    assert "report.md is there already" in refused.stderr
+    assert (tmp_path / "report.md").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

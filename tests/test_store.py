@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tts_search.errors import InvalidInputError
-from tts_search.store import RunLog
+from tts_search.store import FORMAT, RunLog
 
 
 def write(path: Path, count: int) -> None:
@@ -36,7 +37,7 @@ def test_what_was_added_is_there_again(tmp_path: Path) -> None:
         assert len(log) == 3
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 400))
 def test_cut_off_anywhere_it_goes_on(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "log.jsonl"
@@ -73,6 +74,43 @@ def test_another_file_is_left_alone(tmp_path: Path, text: str) -> None:
     with pytest.raises(InvalidInputError, match="line 1, is no line of a run log"):
         RunLog(path)
     assert path.read_text() == text
+
+
+HEADER = json.dumps(FORMAT).encode()
+OTHERS = st.binary(max_size=60) | st.text(max_size=60).map(str.encode) | st.sampled_from([b"{}", b"{", HEADER, b"[1]"])
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(ours=st.integers(0, 4), other=OTHERS, end=st.sampled_from([b"", b"\n"]))
+@example(ours=0, other=b'{"question": "2 + 2?", "answer": "4"}', end=b"")
+@example(ours=4, other=b"remember to ask Ann", end=b"")
+def test_what_is_not_ours_is_refused_and_stays(tmp_path: Path, ours: int, other: bytes, end: bytes) -> None:
+    path = tmp_path / "log.jsonl"
+    path.unlink(missing_ok=True)
+    write(path, 3)
+    lines = path.read_bytes().splitlines(keepends=True)
+    before = b"".join(lines[:ours]) + other + end
+    path.write_bytes(before)
+    try:
+        RunLog(path).close()
+    except InvalidInputError:
+        assert path.read_bytes() == before
+    else:
+        torn = before[before.rfind(b"\n") + 1 :]
+        assert before[: len(before) - len(torn)] == b"".join(lines[:ours]) or (ours, before) == (0, HEADER + b"\n")
+        assert (lines[1] if ours else HEADER).startswith(torn)
+        assert path.read_bytes() == b"".join(lines[: max(1, ours)])
+
+
+def test_a_damaged_log_is_not_mended_at_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    write(path, 3)
+    lines = path.read_bytes().splitlines(keepends=True)
+    before = b"".join([*lines[:2], b"?\n", lines[3][:9]])
+    path.write_bytes(before)
+    with pytest.raises(InvalidInputError, match="line 3"):
+        RunLog(path)
+    assert path.read_bytes() == before
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:

@@ -50,6 +50,18 @@ def test_an_interrupted_build_leaves_what_was_there(tmp_path: Path, monkeypatch:
     assert [path.name for path in tmp_path.rglob("*")] == ["model", "kept"]
 
 
+def test_what_is_no_embedded_model_is_put_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "papers"
+    out.mkdir()
+    (out / "thesis").write_text("mine")
+    for _ in range(2):  # the second replaces the first's model, for good
+        build(out, seed=3, recipe=QUICK)
+    assert (out / QUALITY_FILE).is_file()
+    (kept,) = (path for path in tmp_path.iterdir() if path != out)
+    assert (kept / "replaced" / "thesis").read_text() == "mine"
+    assert str(kept) in capsys.readouterr().out
+
+
 def test_a_quick_build_never_replaces_the_shipped_model() -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--quick"])

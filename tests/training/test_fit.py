@@ -217,6 +217,15 @@ def test_step_labels_and_readouts_go_where_they_belong(model: Path, tmp_path: Pa
     assert isinstance(config.step_rule, TokenIds), "a function cannot be saved, what it chose can"
 
 
+@pytest.mark.parametrize(("name", "said"), [("report.json", "already, with no head"), (WEIGHTS_FILE, "no head's")])
+def test_another_folders_files_are_left_alone(model: Path, data: Path, tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InvalidInputError, match=said):
+        fit_head(model, data, tmp_path, report=quiet)
+    assert (tmp_path / name).read_text() == "mine"
+    assert not (tmp_path / CONFIG_FILE).exists()
+
+
 def test_judging_by_hand() -> None:
     def one(question: str, right: bool, answer: str) -> GradedTrajectory:
         labels = (True, None) if question == "a" else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,31 @@ def test_what_is_refused(file: Path, args: list[str], message: str) -> None:
     refused = run(str(file), *args)
     assert refused.exit_code == 2
     assert re.search(message, refused.stderr), refused.stderr
+
+
+@pytest.mark.parametrize("name", ["checkpoint-7", "final", "log.jsonl", "curves.png"])
+def test_another_runs_folder_is_left_alone(file: Path, tmp_path: Path, name: str) -> None:
+    out = tmp_path / "out"
+    place = out / name
+    place.parent.mkdir()
+    if place.suffix:
+        place.write_text('{"step": 1}\n')
+    else:
+        place.mkdir()
+        (place / "config.json").write_text('{"model_type": "qwen2"}')
+    before = {path: path.is_file() and path.read_bytes() for path in out.rglob("*")}
+    refused = run(str(file))
+    assert refused.exit_code == 2, refused.output
+    assert f"{place} is there already" in refused.stderr
+    assert {path: path.is_file() and path.read_bytes() for path in out.rglob("*")} == before
+
+
+def test_a_model_is_not_trained_over_itself(file: Path, policy: Path, tmp_path: Path) -> None:
+    for name in ("final", "checkpoint-3"):
+        shutil.copytree(policy, tmp_path / "out" / name)
+        refused = run(str(file), "--model", str(tmp_path / "out" / name))
+        assert refused.exit_code == 2
+        assert "lies where this run saves its own" in refused.stderr
 
 
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:

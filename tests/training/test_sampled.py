@@ -109,8 +109,7 @@ def test_what_is_not_ours_is_refused_and_stays(
     out.write_bytes(before)
     try:
         after = sampled(out)
-    except InvalidInputError as error:
-        assert str(out) in str(error)
+    except InvalidInputError:
         assert out.read_bytes() == before
     else:
         torn = before[before.rfind(b"\n") + 1 :]
