@@ -38,11 +38,10 @@ def go_on(file: BinaryIO, path: Path, problems: Sequence[Problem]) -> set[str]:
     records = [_record(line, path, number) for number, line in enumerate(lines, start=1)]
     keys = [question_key(record["question"]) for record in records]
     whole = len(records) - _unfinished(records)
-    if not {*keys[whole:]} <= {problem.key for problem in problems} or not _begins(torn, problems):
-        raise InvalidInputError(
-            f"{path} breaks off in its last line or question, which is none of those sampled now: it is left as it "
-            "was. End it, give the questions that it was made from, or name another file to write"
-        )
+    if not _begins(torn, problems):
+        raise _foreign(path, len(lines) + 1, "it is cut off, and no beginning of one about the questions given")
+    if not {*keys[whole:]} <= {problem.key for problem in problems}:
+        raise _foreign(path, len(lines), "the last of a question that breaks off, and is none of the questions given")
     kept = sum(len(line) + 1 for line in lines[:whole])
     if kept < len(content):
         file.truncate(kept)
@@ -57,11 +56,15 @@ def _record(line: bytes, path: Path, number: int) -> dict[str, Any]:
         if not 1 <= record["sample"] <= record["samples"]:
             raise ValueError("sample must count from 1 to samples")
     except (ValueError, TypeError) as error:
-        raise InvalidInputError(
-            f"{path}, line {number}, is no trajectory that was sampled into it ({error}): it is left as it was; name "
-            "another file to write"
-        ) from error
+        raise _foreign(path, number, error) from error
     return record
+
+
+def _foreign(path: Path, number: int, why: object) -> InvalidInputError:
+    return InvalidInputError(
+        f"{path}, line {number}, is nothing that this run can go on from: {why}. The file is left as it was; name "
+        "another file to write, or give the questions that it was made from"
+    )
 
 
 def _unfinished(records: Sequence[Mapping[str, Any]]) -> int:
