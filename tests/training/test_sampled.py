@@ -124,7 +124,7 @@ def test_what_this_run_would_not_do_again_is_not_taken_away(whole: bytes, tmp_pa
         out.write_bytes(before)
         last = json.loads(whole.splitlines()[-1])["question"]
         others = [problem for problem in ASKED if problem.question != last]
-        with Searcher(generator=spoken(), scorer=None) as searcher, pytest.raises(InvalidInputError, match="the questions given"):
+        with Searcher(generator=spoken(), scorer=None) as searcher, pytest.raises(InvalidInputError, match="given"):
             collect(searcher, others, out, grader=resolve_grader("exact"), n=3, report=quiet)
         assert out.read_bytes() == before
 
@@ -134,6 +134,15 @@ def test_lines_that_somebody_took_out_are_not_sampled_again(whole: bytes, tmp_pa
     lines = whole.splitlines(keepends=True)
     out.write_bytes(b"".join([*lines[:6], lines[7]]))  # of the last question, only its second sample
     assert sampled(out) == b"".join([*lines[:6], lines[7]])
+
+
+@pytest.mark.parametrize("note", [b" good", b"\t", b", mine"])
+def test_a_note_behind_the_last_line_is_kept(whole: bytes, tmp_path: Path, note: bytes) -> None:
+    out = tmp_path / "t.jsonl"
+    out.write_bytes(whole[:-1] + note)
+    with pytest.raises(InvalidInputError, match="no beginning of one"):
+        sampled(out)
+    assert out.read_bytes() == whole[:-1] + note
 
 
 def test_one_run_at_a_time(whole: bytes, tmp_path: Path) -> None:
