@@ -83,7 +83,7 @@ class FakeGenerator:
     sampling: Sampling = field(default_factory=Sampling)
     head_config: SPRMConfig | None = None
     requests: list[Request] = field(default_factory=list, repr=False)
-    closed: bool = field(default=False, init=False, repr=False)
+    closed: bool = field(default_factory=bool, init=False, repr=False)  # set for dataclasses that extend it, too
 
     @property
     def tokenizer(self) -> FakeTokenizer:

@@ -15,12 +15,12 @@ from tts_search.protocols import Completion, Generator, Request, Sampling
 
 T = TypeVar("T")
 
-TEXTS = (
-    "",
-    "Add 13 and 9.\n\nThat is 22.\n\n",
-    "naïve café, 你好,世界。 Ελληνικά, русский, עברית",
-    "👩‍🔬 emoji, tabs\tand\r\nline breaks\n\n\n    indented(code) = {'x': 1}",
-)
+TEXTS = {
+    "empty": "",
+    "steps": "Add 13 and 9.\n\nThat is 22.\n\n",
+    "scripts": "naïve café, 你好,世界。 Ελληνικά, русский, עברית",
+    "code": "👩‍🔬 emoji, tabs\tand\r\nline breaks\n\n\n    indented(code) = {'x': 1}",
+}
 
 
 class Engine:
@@ -119,20 +119,19 @@ class GeneratorConformance:
         """What holds for every answer."""
         assert len(completions) == len(request.seeds), "one completion per seed"
         for one in completions:
-            assert 1 <= len(one.token_ids) <= request.max_tokens
+            assert one.token_ids, "a completion has at least one token"
             assert len(one.token_ids) <= one.sampled_tokens <= request.max_tokens
             assert not request.stop_ids.intersection(one.token_ids[:-1]), "a stop id ends the completion"
             if one.sampled_tokens < request.max_tokens:
                 assert one.token_ids[-1] in request.stop_ids, "the stop id stays in the completion"
             assert len(one.logprobs) == len(one.token_ids)
-            assert all(math.isfinite(p) and p <= 0 for p in one.logprobs)
+            assert all(-math.inf < p <= 0 for p in one.logprobs)
             assert one.scores is None or len(one.scores) == len(one.token_ids)
             assert 0 <= one.cached_tokens <= len(request.prefix)
         assert len({one.scores is None for one in completions}) == 1, "either all completions have scores, or none"
 
     def test_describes_itself(self, engine: Engine) -> None:
         generator = engine.generator
-        assert isinstance(generator, Generator)
         assert generator.name
         assert generator.context_tokens > self.max_tokens
         assert generator.tokenizer.eos_ids
@@ -141,18 +140,17 @@ class GeneratorConformance:
         assert 0 < sampling.top_p <= 1
         assert sampling.top_k >= 0
 
-    def test_tokenizer_round_trip(self, engine: Engine) -> None:
+    @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+    def test_tokenizer_round_trip(self, engine: Engine, text: str) -> None:
         tokenizer = engine.generator.tokenizer
-        for text in TEXTS:
-            ids = tokenizer.encode(text)
-            assert tokenizer.decode(ids) in (text, " " + text)  # some SentencePiece models begin with a space
-            pieces = b"".join(tokenizer.pieces[i] for i in ids)
-            assert pieces.decode() == tokenizer.decode(ids)
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) in (text, " " + text)  # some SentencePiece models begin with a space
+        pieces = b"".join(tokenizer.pieces[i] for i in ids)
+        assert pieces.decode() == tokenizer.decode(ids)
 
     def test_renders_questions(self, engine: Engine) -> None:
         tokenizer = engine.generator.tokenizer
         text = tokenizer.render(self.question)
-        assert text
         assert self.question in tokenizer.decode(text)
         with contextlib.suppress(TTSError):  # a model without a chat template may refuse messages, but not the text
             assert tokenizer.render([{"role": "user", "content": self.question}]) == text
@@ -182,9 +180,10 @@ class GeneratorConformance:
         assert len({one.token_ids for one in completions}) > 1
 
     def test_greedy_ignores_seeds(self, engine: Engine) -> None:
+        if not self.exact:
+            pytest.skip("greedy tokens are not exact")
         completions = engine.generate(self.request(engine, 1, 2, 3, temperature=0.0))
-        if self.exact:
-            assert len({one.token_ids for one in completions}) == 1
+        assert len({one.token_ids for one in completions}) == 1
 
     def test_stop_id_ends_a_completion(self, engine: Engine) -> None:
         if not self.exact:
@@ -273,17 +272,17 @@ class GeneratorConformance:
         tokens: list[int] = []
         scores: list[float] = []
         while len(tokens) < len(whole.token_ids):
-            piece = engine.generate(
-                Request(
-                    prefix=(*request.prefix, *tokens),
-                    seeds=(0,),
-                    max_tokens=min(size, request.max_tokens - len(tokens)),
-                    stop_ids=request.stop_ids,
-                    sampling=request.sampling,
-                )
-            )[0]
-            tokens += piece.token_ids
-            scores += piece.scores or ()
+            further = Request(
+                prefix=(*request.prefix, *tokens),
+                seeds=(0,),
+                max_tokens=min(size, request.max_tokens - len(tokens)),
+                stop_ids=request.stop_ids,
+                sampling=request.sampling,
+            )
+            completions = engine.generate(further)
+            self.check(further, completions)
+            tokens += completions[0].token_ids
+            scores += completions[0].scores or ()
         assert tuple(tokens) == whole.token_ids
         for got, expected in zip(scores, whole.scores or (), strict=True):
             if not (math.isnan(got) or math.isnan(expected)):  # a position whose hidden state the engine did not show

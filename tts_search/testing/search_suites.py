@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from tts_search.api import Searcher
-from tts_search.protocols import Expand, Scorer, Scores, Strategy
+from tts_search.protocols import Scorer, Scores, Strategy
 from tts_search.result import SearchResult
 from tts_search.scorers.aggregate import resolve_aggregation
 from tts_search.segmentation import Segmenter
@@ -31,6 +30,11 @@ def _trajectory(steps: Sequence[str]) -> Trajectory:
         known_scores=(),
         decode=lambda ids: bytes(ids).decode("utf-8", "replace"),
     )
+
+
+def _grown(result: SearchResult) -> list[tuple[int | None, tuple[int, ...]]]:
+    """All that a search sampled, and from where: equal for equal searches."""
+    return [(node.parent, node.token_ids) for node in result.tree or ()]
 
 
 class ScorerConformance:
@@ -61,7 +65,7 @@ class ScorerConformance:
         """Score, and hold the answer to the contract."""
         values = scorer.score(trajectories)
         assert [len(v) for v in values] == [len(t.step_ends) for t in trajectories], "one value per finished step"
-        assert all(math.isfinite(x) and 0 <= x <= 1 for v in values for x in v), "values are numbers in [0, 1]"
+        assert all(0 <= x <= 1 for v in values for x in v), "values are numbers in [0, 1]"
         if isinstance(values, Scores):
             assert values.tokens >= 0
         return values
@@ -82,17 +86,13 @@ class ScorerConformance:
             assert list(got) == pytest.approx(list(expected), abs=self.tolerance)
 
     def test_what_it_says_of_itself(self) -> None:
-        scorer = self.make_scorer()
-        assert isinstance(scorer, Scorer)
-        if (aggregation := getattr(scorer, "aggregation", None)) is not None:
+        if (aggregation := getattr(self.make_scorer(), "aggregation", None)) is not None:
             assert 0 <= resolve_aggregation(aggregation)([0.2, 0.7]) <= 1
-        assert getattr(scorer, "concurrency", 1) >= 1
 
     def test_in_a_search(self) -> None:
         with Searcher(generator=FakeGenerator(), scorer=self.make_scorer(), max_tokens=60) as searcher:
             results = list(searcher.search_many(["Is this good?", "Is that?"], strategy=BestOfN(n=3)))
         assert [result.error for result in results] == [None, None]
-        assert all(result.candidates and result.score is not None for result in results)
 
 
 class StrategyConformance:
@@ -123,7 +123,6 @@ class StrategyConformance:
     )
     def test_ends_with_a_result(self, generator: FakeGenerator) -> None:
         result = self.search(generator)
-        assert result.usage.sampled_tokens <= 3000
         assert result.candidates
 
     def test_budget_is_never_exceeded(self) -> None:
@@ -132,10 +131,7 @@ class StrategyConformance:
 
     def test_equal_seeds_give_equal_results(self) -> None:
         first, second = self.search(FakeGenerator(), seed=3), self.search(FakeGenerator(delay_seconds=0.005), seed=3)
-        assert first.tree is not None
-        assert second.tree is not None
-        assert [n.token_ids for n in first.tree] == [n.token_ids for n in second.tree]
-        assert (first.answer, first.chosen) == (second.answer, second.chosen)
+        assert _grown(first) == _grown(second)
 
     def test_one_object_serves_many_searches(self) -> None:
         strategy = self.make_strategy()
@@ -144,17 +140,16 @@ class StrategyConformance:
             found = list(searcher.search_many(questions, strategy=strategy, budget=1000))
         by_index = {result.index: result for result in found}
         assert [result.error for result in found] == [None] * 3
-        assert by_index[0].answer == by_index[2].answer, "a strategy keeps nothing of one search for the next"
-        assert by_index[0].usage.sampled_tokens == by_index[2].usage.sampled_tokens
+        assert _grown(by_index[0]) == _grown(by_index[2]), "a strategy keeps nothing of one search for the next"
 
     def test_can_be_abandoned(self) -> None:
         generator = FakeGenerator()
         segmenter = Segmenter(generator.tokenizer)
         tree = Tree("What is it?", generator.tokenizer.render("What is it?"), segmenter, generator.tokenizer.decode)
         plan = self.make_strategy()(tree)
-        wanted = next(plan)
-        assert all(isinstance(expand, Expand) and expand.n >= 1 for expand in wanted)
+        assert next(plan), "its first round asks for something"
         plan.close()
 
     def test_is_a_value(self) -> None:
-        assert repr(self.make_strategy()) == repr(self.make_strategy()), "its repr is part of the key of a stored run"
+        one, other = self.make_strategy(), self.make_strategy()  # both alive, so that no address is used again
+        assert repr(one) == repr(other), "its repr is part of the key of a stored run"
