@@ -44,6 +44,58 @@ def test_input_and_output(code: str, right: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("printed", "wanted", "right"),
+    [
+        ("1 2\n3", "1 2\n3\n", True),
+        ("1  2 \n 3", "1 2\n3", True),
+        ("1.0 2e0\n3", "1 2\n3", True),
+        ("1 2 3", "1 2\n3", False),
+        ("1 2 9\n3", "1 2\n3", False),  # a word too many, behind all that are wanted
+        ("1\n3", "1 2\n3", False),
+        ("1 2", "1 2\n3", False),
+        ("1 2\n3\n4", "1 2\n3", False),
+        ("1 2\n\n3", "1 2\n3", False),
+        ("2 1\n3", "1 2\n3", False),
+        ("1 2\n4", "1 2\n3", False),
+        ("", "1", False),
+        ("yes", "no", False),  # neither is a number
+        ("Yes", "yes", False),
+        ("nan", "nan", True),
+        ("0.30000000000000004", "0.3", False),
+    ],
+)
+def test_output_is_compared_word_by_word(printed: str, wanted: str, right: bool) -> None:
+    tests = json.dumps({"inputs": [""], "outputs": [wanted]})
+    assert CodeGrader()(fenced(f"print({printed!r})"), tests) is right
+
+
+@pytest.mark.parametrize(
+    ("answer", "right"),
+    [
+        ("print(1)", True),
+        ("```python\nprint(1)\n```", True),
+        ("```\nprint(2)\n```\nor better\n```python\nprint(1)\n```", True),
+        ("```python\nprint(1)\n```\nor worse\n```\nprint(2)\n```", False),
+        ("<think>```\nprint(1)\n```", False),  # a thought is no answer
+        ("```python\nprint(1)", True),  # cut off behind its last line
+        ("print(1)#" + "x" * 200_000, False),
+        ("print(1)#" + "x" * (200_000 - 9), True),
+    ],
+)
+def test_which_program_counts(answer: str, right: bool) -> None:
+    assert CodeGrader()(answer, '{"inputs": [""], "outputs": ["1"]}') is right
+
+
+def test_every_test_must_pass() -> None:
+    def tests(*outputs: str) -> str:
+        return json.dumps({"inputs": ["1", "2", "3"], "outputs": outputs})
+
+    code = fenced("print(int(input()) * 2)")
+    assert CodeGrader()(code, tests("2", "4", "6"))
+    assert not any(CodeGrader()(code, tests(*wrong)) for wrong in (("9", "4", "6"), ("2", "9", "6"), ("2", "4", "9")))
+
+
+@pytest.mark.parametrize(
     ("code", "right"),
     [
         ("def add(a, b):\n    return a + b", True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -190,6 +191,12 @@ def test_parts_are_a_matter_of_the_question_alone() -> None:
     assert parts == [part_of(f"q{i}", settings) for i in range(400)]
     assert 70 < parts.count("held-out") < 130
     assert 70 < parts.count("validation") < 130
+    assert "held-out" not in [part_of(f"q{i}", FitSettings(held_out=0, validation=0.25)) for i in range(400)]
+    assert "validation" not in [part_of(f"q{i}", FitSettings(held_out=0.25, validation=0)) for i in range(400)]
+    others = [
+        part_of(f"q{i}", FitSettings(held_out=0.25, validation=0.25, probe=ProbeSettings(seed=1))) for i in range(400)
+    ]
+    assert parts != others, "another seed, other parts"
 
 
 def test_step_labels_and_readouts_go_where_they_belong(model: Path, tmp_path: Path) -> None:
@@ -224,6 +231,43 @@ def test_another_folders_files_are_left_alone(model: Path, data: Path, tmp_path:
         fit_head(model, data, tmp_path, report=quiet)
     assert (tmp_path / name).read_text() == "mine"
     assert not (tmp_path / CONFIG_FILE).exists()
+
+
+def gap(head: SPRM, model: Path, data: Path, cache: Path) -> float:
+    """By how much the steps of right trajectories are scored above those of wrong ones, on average."""
+    tokenizer = PretrainedTokenizer(model)
+    trajectories = read_trajectories(data, tokenizer, Segmenter(tokenizer), report=quiet)
+    scores, _ = score(head, states.step_states(model, trajectories, readout="previous", cache=cache, report=quiet))
+    steps = {True: list[float](), False: list[float]()}
+    for trajectory, row in zip(trajectories, scores, strict=True):
+        steps[trajectory.right] += row
+    return mean(steps[True]) - mean(steps[False])
+
+
+@pytest.mark.parametrize(
+    ("labels", "told", "apart"),
+    [
+        ("outcome", None, 1),
+        ("outcome", [1, 1, 1], 1),  # as they stand they would teach nothing
+        ("outcome", "opposite", 1),
+        ("steps", None, 1),  # where a trajectory has none, its outcome counts
+        ("steps", "opposite", -1),
+        ("steps", "some", 1),  # what has no label teaches nothing
+    ],
+)
+def test_which_labels_teach(model: Path, tmp_path: Path, labels: Any, told: str | list[int] | None, apart: int) -> None:
+    rng, rows = random.Random(0), list[dict[str, Any]]()
+    for q in range(60):
+        right = q % 2 == 0
+        of = {"opposite": [int(not right)] * 3, "some": [None, int(right), int(right)]}
+        steps = of[told] if isinstance(told, str) else told
+        rows.append(line(f"Q{q}", right, rng) | ({} if steps is None else {"step_labels": steps}))
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = FitSettings(labels=labels, held_out=0.2, probe=ProbeSettings(epochs=10, batch=32))
+    fit_head(model, data, tmp_path / "head", settings=settings, report=quiet)
+    head = SPRM.from_pretrained(tmp_path / "head")
+    assert apart * gap(head, model, data, tmp_path / "states") > 0.15
 
 
 def test_judging_by_hand() -> None:

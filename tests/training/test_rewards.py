@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from tts_search.cli import app
@@ -91,6 +93,63 @@ def test_short_questions_are_compared_whole_and_numbers_make_a_difference() -> N
     assert stage(asked) == ["in b", None, None, None]
     with pytest.raises(InvalidInputError, match="at least 3 words"):
         cleaning.decontaminate({}, n=2)
+
+
+words = st.lists(st.sampled_from("abc"), max_size=12)
+
+
+@settings(max_examples=300)
+@given(words, words, st.integers(3, 6))
+def test_a_run_of_words_is_found_wherever_it_stands(asked: list[str], published: list[str], n: int) -> None:
+    def runs(text: list[str]) -> set[str]:
+        """All its runs of n words, or all of its words where they are fewer, unless those say nothing."""
+        found = {" ".join(text[i : i + n]) for i in range(len(text) - n + 1)}
+        return found or ({" ".join(text)} if len(text) >= 3 else set())
+
+    (verdict,) = cleaning.decontaminate({"bench": [" ".join(published)]}, n=n)([problem(" ".join(asked))])
+    assert (verdict == "in bench") is bool(runs(asked) & runs(published))
+
+
+def test_a_rate_at_the_border_teaches_nothing() -> None:
+    rates = {name: float(name) for name in ("0.0", "0.2", "0.21", "0.5", "0.79", "0.8", "1.0")}
+    asked = [*map(problem, rates), problem("never sampled")]
+    never, always = "hardly ever solved by the policy", "nearly always solved by the policy"
+    assert cleaning.solvable(rates)(asked) == [never, *[None] * 5, always, None]
+    narrow = cleaning.solvable(rates, above=0.2, below=0.8)
+    assert narrow(asked) == [never, never, None, None, None, always, always, None]
+
+
+def test_rates_are_shares_of_right_samples(tmp_path: Path) -> None:
+    file = tmp_path / "solved.jsonl"
+    lines = [("a", True), ("b", False), ("a", False), ("a", False), ("a", False), ("c", True)]
+    rows = [{"question": question, "response": "x", "correct": right} for question, right in lines]
+    chat = [{"role": "user", "content": "a"}]
+    rows += [{"prompt": chat, "response": "x", "reward": reward} for reward in (0.5, 0.49)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rates = cleaning.solve_rates(file)
+    assert rates == {"a": 0.25, "b": 0.0, "c": 1.0, Problem(chat, "", {}).key: 0.5}
+
+
+def test_what_is_asked_twice_stays_once_and_contradictions_go() -> None:
+    asked = [problem("A?", "1"), problem("b", "2"), problem("a", "1"), problem("B!", "3"), problem("Ａ", "1")]
+    twice, contradicted = "asked before", "the same question with different answers"
+    assert cleaning.deduplicate(asked) == [None, contradicted, twice, contradicted, twice]
+
+
+def test_a_reference_that_is_a_text_is_no_answer() -> None:
+    def verdicts(*counts: int) -> list[str | None]:
+        return cleaning.verifiable(resolve_grader("exact"))([problem("q", "word " * count) for count in counts])
+
+    assert verdicts(30, 31) == [None, "whose reference is a text, not an answer"]
+
+
+def test_a_report_names_the_most_frequent_reason_first_and_a_few_of_each() -> None:
+    stages = {"some": lambda problems: [None if p.text == "good" else f"as it is {p.text[0]}" for p in problems]}
+    names = ["good", "x1", *(f"y{i}" for i in range(7)), "x2"]
+    kept, (report,) = cleaning.clean([problem(name) for name in names], stages)
+    assert [p.text for p in kept] == ["good"]
+    assert str(report) == "some: 10 -> 1 (7 as it is y; 2 as it is x)"
+    assert report.examples["as it is y"] == ("y0", "y1", "y2", "y3", "y4")
 
 
 def test_graders_that_cannot_be_trusted() -> None:
