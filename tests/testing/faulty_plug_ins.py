@@ -60,6 +60,17 @@ def hasty(trajectories: Sequence[Trajectory], values: Values) -> Values:
     return values
 
 
+def forgetful() -> Bent:
+    """Remembers what it scored by the steps, and forgets the question."""
+    memory: dict[str, list[float]] = {}
+
+    def bend(trajectories: Sequence[Trajectory], values: Values) -> Values:
+        asked = [[value / len(str(t.question)) for value in own] for t, own in zip(trajectories, values, strict=True)]
+        return [memory.setdefault(t.text, own) for t, own in zip(trajectories, asked, strict=True)]
+
+    return Bent(bend)
+
+
 def noisy(size: float) -> Callable[[], Bent]:
     """Scores that a batch moves by so much."""
     return lambda: Bent(lambda _, values: [[abs(value - size * (len(values) > 1)) for value in own] for own in values])
@@ -85,6 +96,7 @@ FAULTY_SCORERS = [
     scorer("less than no tokens", VALUES, lambda: Bent(lambda _, values: Scores(values, tokens=-1))),
     scorer("something for nothing", NOTHING, lambda: Bent(lambda _, values: values or [[]])),
     scorer("values that neighbours share", ALONE, lambda: Bent(shared)),
+    scorer("the value of another question", ALONE, forgetful),
     scorer("values that move with the order", ALONE, lambda: Bent(padded)),
     scorer("values that move with the batch", ALONE, noisy(1e-5)),
     scorer("an aggregation below 0", ITSELF, lambda: Bent(alike, aggregation=lambda steps: -1.0)),

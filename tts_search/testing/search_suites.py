@@ -51,13 +51,14 @@ class ScorerConformance:
         raise NotImplementedError("override make_scorer")
 
     def make_trajectories(self) -> list[Trajectory]:
-        """Trajectories of different lengths; one has no finished step, one answers a conversation."""
+        """Of different lengths; one has no finished step, one answers a conversation, two differ by their question."""
         lines = ["This is good.\n\n", "This is not so.\n\n", "Really good, good.\n\n"]
         chat = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "你好, good?"})
         return [
             _trajectory(lines),
             _trajectory([]),
             _trajectory(lines[:1]),
+            replace(_trajectory(lines[:1]), question="Is this bad?"),
             replace(_trajectory(["<think>\n\n", " \n", "naïve 👩‍🔬 </think>\n\n"]), question=chat),
         ]
 
