@@ -12,7 +12,7 @@ import random
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from tts_search.errors import GeneratorError
 from tts_search.protocols import Completion, Generator, Question, Request, Sampling, Scorer, Strategy
@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 DEFAULT_STRATEGY = BestOfN(n=4)
 END, OPEN, CLOSE, STEP = 256, 257, 258, 259
 _SPECIAL = (b"<end>", b"<think>", b"</think>", b".\n\n")
+_PIECES = (*(bytes([i]) for i in range(256)), *_SPECIAL)
 
 
 class FakeTokenizer:
     r"""One token a byte, and one each for the end of text, the thinking tags and `.\n\n`."""
 
     def __init__(self, *, thinks: bool = True) -> None:
-        self.pieces: Sequence[bytes] = [*(bytes([i]) for i in range(256)), *_SPECIAL]
+        self.pieces: Sequence[bytes] = _PIECES
         self.thinking: tuple[int, int] | None = (OPEN, CLOSE) if thinks else None
         self.eos_ids: frozenset[int] = frozenset({END})
 
@@ -147,6 +148,8 @@ def _chance(*what: object) -> random.Random:
 @dataclass(frozen=True, slots=True)
 class FakeScorer:
     """Scores each step by a function of its text; by default a fixed chance value of text and place."""
+
+    inline: ClassVar[bool] = True  # it is instant: a thread for every call would cost more than the call
 
     value: Callable[[str], float] | None = None
 
