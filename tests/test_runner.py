@@ -1,40 +1,21 @@
 """The runner with fakes: the cap, the accounts, the contracts, the ways a search can end."""
 
-import asyncio
-import math
-import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tts_search import MCTS, BestOfN, Completion, Expand, Plan, Request, StepBeamSearch, Tree, Until
-from tts_search.errors import GeneratorError, InvalidInputError, ScorerError, StrategyError
+from tests.searches import Watched, Wild, scripted
+from tts_search import BestOfN, Expand, Plan, Repeat, StepBeamSearch, Tree, Until
+from tts_search.errors import InvalidInputError
 from tts_search.head import SPRMConfig
 from tts_search.protocols import Strategy
 from tts_search.result import SELECTORS, StopReason
-from tts_search.runner import Progress
 from tts_search.scorers.aggregate import geometric_mean
-from tts_search.strategies.repeat import Repeat
 from tts_search.testing import FakeGenerator, FakeScorer, run_search
 from tts_search.testing.fakes import CLOSE, END, STEP
-from tts_search.tree import Ending, Trajectory
-
-
-@dataclass(frozen=True)
-class Wild:
-    """A strategy made of chance: any node, any number, any until, as long as it likes."""
-
-    choices: tuple[tuple[int, int, Until, int | None], ...]
-
-    def __call__(self, tree: Tree) -> Plan:
-        for pick, n, until, max_tokens in self.choices:
-            node = tree.nodes[pick % len(tree)]
-            yield [Expand(node, n, until, max_tokens), Expand(tree.root, 1, until)]
-
+from tts_search.tree import Ending
 
 wild = st.builds(
     Wild,
@@ -54,7 +35,7 @@ generators = st.builds(
     end=st.floats(0, 0.3),
     ends_anywhere=st.booleans(),
     context_tokens=st.integers(8, 400),
-    head_config=st.sampled_from([None, SPRMConfig(hidden_size=1, readout="step")]),
+    head_config=st.sampled_from([None, SPRMConfig(hidden_size=1), SPRMConfig(hidden_size=1, readout="step")]),
 )
 
 
@@ -70,6 +51,8 @@ def test_never_one_token_over_the_budget(
     assert result.usage.answer_tokens <= result.usage.sampled_tokens
     assert result.usage.sampled_tokens >= sum(len(n.token_ids) - n.forced_tokens for n in tree)
     assert len(tree.prompt_ids) + max(n.length for n in tree) <= generator.context_tokens
+    least = 2 if generator.head_config and generator.head_config.readout == "step" else 1
+    assert all(request.max_tokens >= least for request in generator.requests), "a score at the step costs one more"
 
 
 @given(generators, strategies, st.sampled_from(sorted(SELECTORS)), st.integers(0, 5))
@@ -136,16 +119,6 @@ def test_a_model_without_tags_gives_whole_responses() -> None:
     assert result.answer == result.thinking.strip()
     assert result.tree is not None
     assert all(leaf.ending is Ending.END for leaf in result.tree.leaves())
-
-
-def scripted(*tokens: int, thinks: bool = True) -> Callable[[tuple[int, ...], int], int]:
-    """Repeats its last token for ever."""
-
-    def next_token(prefix: tuple[int, ...], seed: int) -> int:
-        done = len(prefix) - len(FakeGenerator(thinks=thinks).tokenizer.render("Why?"))
-        return tokens[min(done, len(tokens) - 1)]
-
-    return next_token
 
 
 def test_a_model_that_never_closes_its_thinking_is_closed_by_force() -> None:
@@ -230,180 +203,210 @@ def test_a_question_longer_than_the_context_is_refused() -> None:
         run_search(FakeGenerator(context_tokens=6))
 
 
-def test_progress_counts_up_to_the_account() -> None:
-    seen: list[Progress] = []
-    result = run_search(FakeGenerator(), on_progress=seen.append)
-    counts = [p.sampled_tokens for p in seen]
-    assert counts == sorted(counts)
-    assert counts[-1] == result.usage.sampled_tokens
-
-
-# Plug-ins that break their contract.
-
-
-class Broken(FakeGenerator):
-    def __init__(self, change: Callable[[list[Completion]], Any]) -> None:
-        super().__init__()
-        object.__setattr__(self, "change", change)
-
-    async def generate(self, request: Request) -> list[Completion]:
-        return self.change(await super().generate(request))  # type: ignore[attr-defined]
+# Room: what the context and the limits leave for the thinking, and for the answer behind it.
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("context", "limits", "thinking", "answer"),
     [
-        (lambda cs: cs[:-1], "3 completions for 4 seeds"),
-        (lambda cs: [replace(c, token_ids=()) for c in cs], "0 tokens"),
-        (lambda cs: [replace(c, sampled_tokens=10**6) for c in cs], "sampled 1000000"),
-        (lambda cs: [replace(c, logprobs=c.logprobs[1:]) for c in cs], "log-probabilities"),
-        (lambda cs: [replace(c, scores=(0.0, *(c.scores or ()))) for c in cs], "scores"),
-        (lambda cs: [replace(c, logprobs=(math.nan,) * len(c.logprobs)) for c in cs], "NaN"),
-        (lambda cs: [replace(c, token_ids=(*c.token_ids[:-1], 97)) for c in cs], "not a stop token"),
-        (lambda cs: 1 / 0, "raised ZeroDivisionError"),
+        (45, {"answer_tokens": 1000}, 30, 8),  # of 40 tokens a quarter is the answer's, with its newline and its tag
+        (45, {"answer_tokens": 4}, 36, 2),
+        (45, {"answer_tokens": 4, "max_tokens": 20}, 20, 4),
+        (445, {"answer_tokens": 60, "max_tokens": 1000}, 380, 58),
     ],
 )
-def test_a_generator_that_breaks_its_contract(change: Callable[[list[Completion]], Any], says: str) -> None:
-    with pytest.raises(GeneratorError, match=says):
-        run_search(Broken(change))
+def test_the_context_is_shared_between_thinking_and_answer(
+    context: int, limits: dict[str, int], thinking: int, answer: int
+) -> None:
+    generator = FakeGenerator(script=scripted(97), context_tokens=context)
+    result = run_search(generator, BestOfN(n=1), **limits)
+    assert result.thinking == "a" * thinking + "\n"
+    assert result.answer == "a" * answer
+    assert result.stop_reason is StopReason.LENGTH
 
 
-class BadScorer:
-    def __init__(self, score: Callable[[Trajectory], Any]) -> None:
-        self._score = score
-
-    def score(self, trajectories: Sequence[Trajectory]) -> Any:
-        return [self._score(t) for t in trajectories]
+def test_two_tokens_of_room_are_the_least() -> None:
+    assert run_search(FakeGenerator(context_tokens=7), BestOfN(n=1)).usage.sampled_tokens == 2
+    with pytest.raises(InvalidInputError, match=r"5 tokens long.*holds 6"):
+        run_search(FakeGenerator(context_tokens=6))
 
 
-@pytest.mark.parametrize(
-    ("score", "says"),
-    [
-        (lambda t: [], "0 scores for"),
-        (lambda t: [math.nan] * len(t.step_ends), "returned nan"),
-        (lambda t: [1.5] * len(t.step_ends), "returned 1.5 for step 1"),
-        (lambda t: [-0.1] * len(t.step_ends), "returned -0.1"),
-        (lambda t: {}["x"], "raised KeyError"),
-    ],
-)
-def test_a_scorer_that_breaks_its_contract(score: Callable[[Trajectory], Any], says: str) -> None:
-    with pytest.raises(ScorerError, match=says):
-        run_search(FakeGenerator(), scorer=BadScorer(score))
-
-
-def test_nan_from_the_head_is_named() -> None:
-    def poison(completions: list[Completion]) -> list[Completion]:
-        return [replace(c, scores=(math.nan,) * len(c.token_ids)) for c in completions]
-
-    with pytest.raises(ScorerError, match="SPRM head gave nan for step 1"):
-        run_search(Broken(poison))
-
-
-def test_a_generator_without_a_head_says_what_to_do() -> None:
-    with pytest.raises(ScorerError, match="pass another scorer"):
-        run_search(FakeGenerator(scores=False))
-
-
-def test_a_text_scorer_sees_the_steps() -> None:
-    result = run_search(FakeGenerator(), scorer=FakeScorer(lambda text: min(1.0, len(text) / 100)))
-    assert all(s.score == min(1.0, len(s.text) / 100) for s in result.steps)
-
-
-@pytest.mark.parametrize(
-    ("strategy", "says"),
-    [
-        (lambda tree: iter(()), "must be a generator function"),
-        (Wild(((0, 0, Until.STEP, None),)), "n=0"),
-        (Wild(((0, 1, Until.STEP, 0),)), "max_tokens=0"),
-    ],
-)
-def test_a_strategy_that_breaks_its_contract(strategy: Strategy, says: str) -> None:
-    with pytest.raises(StrategyError, match=says):
-        run_search(FakeGenerator(), strategy)
-
-
-def test_a_strategy_that_raises_or_never_ends() -> None:
-    def raises(tree: Tree) -> Plan:
-        yield [Expand(tree.root)]
-        raise RuntimeError("lost")
-
-    def never(tree: Tree) -> Plan:
-        (nodes,) = yield [Expand(tree.root, until=Until.THOUGHT)]
+def test_a_path_has_its_room_however_it_is_cut() -> None:
+    def to_the_end(tree: Tree) -> Plan:
+        node = tree.root
         while True:
-            yield [Expand(nodes[0])]
+            ((*children,),) = yield [Expand(node, max_tokens=7)]
+            if not children:
+                return
+            node = children[0]
 
-    with pytest.raises(StrategyError, match="RuntimeError: lost"):
-        run_search(FakeGenerator(), raises)
-    with pytest.raises(StrategyError, match="asked 1001 times for what cannot grow"):
-        run_search(FakeGenerator(), never)
-
-
-# Ways to end a search before its strategy does.
-
-
-def test_early_stop_at_a_sure_leader_saves_the_rest() -> None:
-    generator, sure = FakeGenerator(), FakeScorer(lambda _: 0.95)
-    result = run_search(generator, BestOfN(n=32, wave=4), scorer=sure, budget=4000, early_stop=0.1)
-    assert result.stop_reason is StopReason.EARLY
-    assert len(result.candidates) == 4
-    assert 0 < result.usage.saved_tokens <= 4000 - result.usage.sampled_tokens
-    assert result.chosen is not None and result.candidates[result.chosen].answer is not None  # noqa: PT018
-    unsure = run_search(generator, BestOfN(n=32, wave=4), scorer=sure, budget=4000, early_stop=0.01)
-    assert (unsure.stop_reason, len(unsure.candidates)) == (StopReason.COMPLETED, 32)
-
-
-@pytest.mark.parametrize("selector", ["majority", "weighted"])
-def test_early_stop_of_a_decided_vote_changes_no_answer(selector: str) -> None:
-    def often_a(prefix: tuple[int, ...], seed: int) -> int:
-        return {CLOSE: 97 if seed % 4 else 98, 97: END, 98: END}.get(prefix[-1], CLOSE if prefix[-1] == STEP else STEP)
-
-    generator = FakeGenerator(script=lambda p, s: 99 if p[-1] == 257 else often_a(p, s))
-    full = run_search(generator, BestOfN(n=16, wave=2), selector=selector, scorer=FakeScorer())
-    early = run_search(generator, BestOfN(n=16, wave=2), selector=selector, scorer=FakeScorer(), early_stop=0.0)
-    assert early.stop_reason is StopReason.EARLY
-    assert len(early.candidates) < len(full.candidates) == 16
-    assert early.answer == full.answer
-
-
-def test_a_function_of_the_tree_can_stop_any_search() -> None:
-    result = run_search(FakeGenerator(), MCTS(until=Until.STEP), budget=5000, stop_when=lambda tree: len(tree) > 10)
-    assert result.stop_reason is StopReason.EARLY
+    result = run_search(FakeGenerator(script=scripted(97)), to_the_end, max_tokens=20)
     assert result.tree is not None
-    assert 10 < len(result.tree) <= 16
-    with pytest.raises(StrategyError, match="ZeroDivisionError"):
-        run_search(FakeGenerator(), MCTS(until=Until.STEP), budget=500, stop_when=lambda tree: 1 / 0 > 0)
+    assert [node.length for node in result.tree] == [0, 7, 14, 20, 20 + 2 + 40]  # newline, closing tag, answer
 
 
-class Slow(FakeGenerator):
-    async def generate(self, request: Request) -> list[Completion]:
-        await asyncio.sleep(3600 if request.seeds[0] % 2 and len(request.stop_ids) > 1 else 0)
-        return await super().generate(request)
+@pytest.mark.parametrize(("least", "left"), [(None, 1), (SPRMConfig(hidden_size=1, readout="step"), 2)])
+def test_the_last_room_is_used(least: SPRMConfig | None, left: int) -> None:
+    def in_parts(tree: Tree) -> Plan:
+        ((node,),) = yield [Expand(tree.root, max_tokens=20 - left)]
+        yield [Expand(node)]
+
+    result = run_search(FakeGenerator(script=scripted(97), head_config=least), in_parts, max_tokens=20)
+    assert result.tree is not None
+    assert len(result.tree.path(result.tree.nodes[2])) == 3, "what is left is enough for one more node"
 
 
-def test_the_clock_ends_a_search_with_the_best_so_far() -> None:
-    result = run_search(Slow(), StepBeamSearch(width=2, branching=4), seconds=0.2)
-    assert result.stop_reason is StopReason.TIME
-    assert result.usage.seconds < 5
-    assert result.chosen is not None and result.candidates[result.chosen].answer is not None  # noqa: PT018
+def test_an_ending_at_the_very_limit_is_an_ending() -> None:
+    closed = run_search(FakeGenerator(script=scripted(97, 97, CLOSE, 98, END)), BestOfN(n=1), max_tokens=3)
+    assert (closed.stop_reason, closed.thinking, closed.answer) == (StopReason.COMPLETED, "aa", "b")
 
 
-def test_a_halt_from_another_thread_keeps_what_is_complete() -> None:
-    def one_path_hangs(request: Request) -> float:
-        return 3600 if request.seeds[0] % 2 else 0
+def test_a_step_at_the_very_limit_is_a_step() -> None:
+    def two_tokens(tree: Tree) -> Plan:
+        yield [Expand(tree.root, max_tokens=2)]
 
-    class Hanging(FakeGenerator):
-        async def generate(self, request: Request) -> list[Completion]:
-            await asyncio.sleep(one_path_hangs(request) if len(request.prefix) < 8 else 0)
-            return await super().generate(request)
+    tree = run_search(FakeGenerator(script=scripted(97, STEP)), two_tokens).tree
+    assert tree is not None
+    assert tree.nodes[1].ending is Ending.STEP
 
-    class Single(BestOfN):
-        def __call__(self, tree: Tree) -> Plan:
-            yield [Expand(tree.root, max_tokens=100 + i, until=Until.THOUGHT) for i in range(self.n)]
 
-    halt = threading.Event()
-    threading.Timer(0.2, halt.set).start()
-    result = run_search(Hanging(), Single(n=8), halt=halt, budget=2000)
-    assert result.stop_reason is StopReason.HALTED
-    assert result.chosen is not None and result.candidates[result.chosen].answer is not None  # noqa: PT018
-    assert 0 < len(result.candidates) < 8
-    assert result.usage.sampled_tokens <= 2000
+# A budget that is spent before any path has ended.
+
+
+@pytest.mark.parametrize(
+    ("selector", "answer_tokens", "thinking"),
+    [
+        ("best", 40, 75 + 12),  # a quarter is held back, half of it may bring the best path to its end
+        ("best", 10, 90 + 5),  # no more than an answer may cost is held back
+        ("majority", 10, 75 + 12),  # every path has an answer to pay for
+    ],
+)
+def test_what_is_held_back_for_the_answer(selector: str, answer_tokens: int, thinking: int) -> None:
+    generator = FakeGenerator(close=0.0, step=0.1)
+    result = run_search(
+        generator, BestOfN(n=3), budget=100, max_tokens=1000, selector=selector, answer_tokens=answer_tokens
+    )
+    assert result.usage.sampled_tokens - result.usage.answer_tokens == thinking
+    assert result.stop_reason is StopReason.BUDGET
+
+
+def test_the_best_path_goes_on_and_of_equals_the_oldest() -> None:
+    def three(tree: Tree) -> Plan:
+        yield [Expand(tree.root, 3, Until.THOUGHT, max_tokens=20)]
+
+    def parent_of_the_last(scorer: FakeScorer, seed: int = 0) -> tuple[int | None, list[float]]:
+        result = run_search(FakeGenerator(close=0.0, step=0.3), three, scorer=scorer, budget=100, seed=seed)
+        assert result.tree is not None
+        return result.tree.nodes[4].parent, [node.value for node in result.tree.nodes[1:4]]
+
+    assert parent_of_the_last(FakeScorer(lambda _: 0.5)) == (1, [pytest.approx(0.5)] * 3)
+    for seed in range(4):
+        parent, values = parent_of_the_last(FakeScorer(), seed)
+        assert parent == 1 + values.index(max(values))
+
+
+def test_a_path_goes_on_from_its_end_and_no_further_than_its_room() -> None:
+    def two_steps(tree: Tree) -> Plan:
+        ((node,),) = yield [Expand(tree.root)]
+        yield [Expand(node)]
+
+    generator = FakeGenerator(script=scripted(*[97, STEP] * 2, 98))
+    result = run_search(generator, two_steps, budget=1000, max_tokens=10)
+    assert result.tree is not None
+    assert [(node.parent, node.length) for node in result.tree.nodes[1:4]] == [(0, 2), (1, 4), (2, 10)]
+
+
+def test_a_path_that_ended_is_enough() -> None:
+    def one_ends(prefix: tuple[int, ...], seed: int) -> int:
+        return CLOSE if len(prefix) > 8 and seed % 2 else 97
+
+    for seed in range(4):
+        result = run_search(FakeGenerator(script=one_ends), BestOfN(n=6), budget=200, max_tokens=1000, seed=seed)
+        assert result.tree is not None
+        ended = [node for node in result.tree if node.ending is Ending.THOUGHT]
+        assert result.usage.answer_tokens > 0
+        if ended:
+            assert all(not result.tree.children(node) or node.ended for node in result.tree.nodes[1:])
+
+
+def test_many_rounds_that_grow_are_no_endless_strategy() -> None:
+    def patient(tree: Tree) -> Plan:
+        for _ in range(1100):
+            yield [Expand(tree.root, max_tokens=1)]
+
+    tree = run_search(FakeGenerator(), patient).tree
+    assert tree is not None
+    assert len(tree.children(tree.root)) == 1100
+
+
+# The answer.
+
+
+@pytest.mark.parametrize(
+    ("thought", "forced"),
+    [((97,), b"\n"), ((97, 10), b""), ((97, 10, 98), b"\n"), ((97, STEP), b"")],
+)
+def test_a_thought_is_closed_on_a_line_of_its_own(thought: tuple[int, ...], forced: bytes) -> None:
+    generator = FakeGenerator(script=scripted(*thought))
+    result = run_search(generator, BestOfN(n=1), max_tokens=len(thought))
+    assert result.tree is not None
+    final = result.tree.nodes[-1]
+    assert final.token_ids[: final.forced_tokens] == (*forced, CLOSE)
+
+
+def test_an_empty_thought_is_closed_without_a_line() -> None:
+    generator = FakeGenerator(script=scripted(END, 98, END))
+    result = run_search(generator, BestOfN(n=1))
+    assert result.tree is not None
+    final = result.tree.nodes[-1]
+    assert (final.token_ids[: final.forced_tokens], final.parent) == ((CLOSE,), 1)
+
+
+def test_an_answer_is_asked_for_once_and_an_ended_response_is_its_own() -> None:
+    plain = FakeGenerator(thinks=False, script=scripted(97, END, thinks=False))
+    result = run_search(plain, BestOfN(n=3), selector="majority")
+    assert result.tree is not None
+    assert len(result.tree) == 4
+    assert [c.answer for c in result.candidates] == ["a"] * 3
+    closed = run_search(FakeGenerator(script=scripted(97, CLOSE, 98, END)), BestOfN(n=3), selector="majority")
+    assert closed.tree is not None
+    assert len(closed.tree) == 1 + 3 + 3
+    assert [c.answer for c in closed.candidates] == ["b"] * 3
+
+
+def test_a_candidate_says_what_its_whole_path_is_worth() -> None:
+    def steps(tree: Tree) -> Plan:
+        ((node,),) = yield [Expand(tree.root)]
+        yield [Expand(node, until=Until.THOUGHT)]
+
+    generator = Watched(script=scripted(97, STEP, 98, CLOSE, ord("B"), ord("."), END))
+    for selector in ("best", "logprob"):
+        (candidate,) = run_search(generator, steps, selector=selector).candidates
+        tokens = (97, STEP, 98, CLOSE, ord("B"), ord("."), END)
+        assert candidate.mean_logprob == pytest.approx(-sum(tokens) / 1000 / len(tokens))
+        assert (candidate.answer, candidate.vote) == ("B.", "B"), "the vote is what the answer comes down to"
+    nothing = run_search(Watched(script=scripted(END)), BestOfN(n=1), max_tokens=1).candidates[0]
+    assert nothing.mean_logprob == pytest.approx(-END / 1000)
+
+
+def test_steps_are_those_of_the_thinking_alone() -> None:
+    result = run_search(FakeGenerator(script=scripted(97, STEP, CLOSE, 98, STEP, 99, END)), BestOfN(n=1))
+    assert [step.text for step in result.steps] == ["a.\n\n"]
+    assert result.answer == "b.\n\nc"
+
+
+def test_a_choice_is_one_of_the_candidates() -> None:
+    for wrong in (2, -1):
+        with pytest.raises(InvalidInputError, match=f"chose {wrong} of 2 candidates"):
+            run_search(FakeGenerator(), BestOfN(n=2), selector=lambda candidates, wrong=wrong: wrong)
+
+
+def test_a_result_says_how_it_came_about() -> None:
+    result = run_search(FakeGenerator(name="model"), BestOfN(n=3), selector="logprob", seed=5, budget=999)
+    assert (result.strategy, result.selector, result.model) == ("BestOfN(n=3)", "logprob", "model")
+    assert (result.seed, result.budget, result.question) == (5, 999, "Why?")
+    assert result.chosen is not None
+    chosen = result.candidates[result.chosen]
+    assert result.answer == chosen.answer
+    assert result.tree is not None
+    assert result.score == chosen.score == result.tree.nodes[chosen.node].value

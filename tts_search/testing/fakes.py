@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from tts_search.errors import GeneratorError
 from tts_search.protocols import Completion, Generator, Question, Request, Sampling, Scorer, Strategy
-from tts_search.result import SearchResult, final_answer, resolve_selector
+from tts_search.result import Candidate, SearchResult, Selector, final_answer, resolve_selector
 from tts_search.runner import Job, OnProgress, Runner
 from tts_search.scorers.aggregate import geometric_mean
 from tts_search.scorers.sprm import EngineSPRM
@@ -169,7 +169,7 @@ def run_search(
     *,
     question: Question = "Why?",
     scorer: Scorer | None = None,
-    selector: str = "best",
+    selector: str | Selector | Callable[[Sequence[Candidate]], int] = "best",
     budget: int | None = None,
     seed: int = 0,
     max_tokens: int = 300,
