@@ -123,6 +123,75 @@ def test_prose_has_the_same_steps_on_every_tokenizer(
         assert steps(vocabulary, text) == expected
 
 
+class Pieces:
+    """A vocabulary of given pieces that never writes a step token in one, so that every rule is found on the text."""
+
+    thinking = None
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = pieces
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        return ()
+
+
+def ends_on_the_text(pieces: Sequence[bytes], pattern: bytes) -> list[int]:
+    """By definition: a token that completes the pattern ends a step, unless nothing lies between it and the last."""
+    text, last = b"", 0
+    ends: list[int] = []
+    for position, piece in enumerate(pieces, start=1):
+        before, text = len(text), text + piece
+        found = text.rfind(pattern, max(0, before - len(pattern) + 1))
+        if found >= 0:
+            ends += [position] * (found > last)
+            last = len(text)
+    return ends
+
+
+ALPHABET = st.binary(max_size=6).map(lambda raw: bytes(b"a.\n\n"[i % 4] for i in raw))
+
+
+@PROPERTY
+@given(st.lists(ALPHABET, max_size=30), st.sampled_from([STEP, "aa", ".a.", "\n", "aa\n\n."]))
+def test_the_text_decides_where_no_token_does(pieces: list[bytes], pattern: str) -> None:
+    segmenter = Segmenter(Pieces(*pieces), pattern)
+    assert segmenter.text_mode
+    ends, _ = segmenter.scan(segmenter.start(), range(len(pieces)))
+    assert ends == ends_on_the_text(pieces, pattern.encode())
+    completing = {
+        i
+        for i, piece in enumerate(pieces)
+        if any(pattern.encode() in pattern.encode()[:cut] + piece for cut in range(len(pattern)))
+    }
+    assert segmenter.step_ids == completing, "an engine stops wherever a step can end, and nowhere else"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "ends"),
+    [
+        ([b"a", STEP, b"b", STEP], [2, 4]),  # a step of one token, and of one byte
+        ([b"ab", b".", b"\n", b"\n", b"c", b".\n", b"\n"], [4, 7]),
+        ([b"a", STEP, STEP, b"b", STEP], [2, 5]),
+        ([b"a", STEP, b".\n\nb.\n\n"], [2, 3]),  # a token that holds a step of its own
+        ([b"a.\n\nb.\n\n", STEP], [1]),
+        ([b"a", b".\n\nb", b".\n\n"], [2]),  # what follows the text in its token belongs to the step token
+        ([b".\n\na", STEP], []),
+        ([b".", b"\n", b"\n", b"a", b".\n\n"], [5]),
+        ([b"a", b".\n", b"\n\n", b"\n", b".\n\n", b"b.\n\n"], [3, 5, 6]),
+    ],
+)
+def test_steps_on_the_text_by_hand(pieces: list[bytes | str], ends: list[int]) -> None:
+    raw = [piece.encode() if isinstance(piece, str) else piece for piece in pieces]
+    segmenter = Segmenter(Pieces(*raw), STEP)
+    assert segmenter.scan(segmenter.start(), range(len(raw)))[0] == ends == ends_on_the_text(raw, STEP.encode())
+
+
+def test_a_step_of_one_token_is_a_step(vocabularies: dict[str, PretrainedTokenizer]) -> None:
+    for vocabulary in vocabularies.values():
+        assert steps(vocabulary, f"So{STEP}a{STEP}b{STEP}") == [f"So{STEP}", f"a{STEP}", f"b{STEP}"]
+        assert steps(vocabulary, f"a{STEP}") == [f"a{STEP}"]
+
+
 def test_which_tokenizers_need_the_text(vocabularies: dict[str, PretrainedTokenizer]) -> None:
     for kind, vocabulary in vocabularies.items():
         for rule in (Contains(STEP), Exact(STEP)):
@@ -240,6 +309,28 @@ def test_ids_outside_the_vocabulary_are_no_steps(merged: PretrainedTokenizer) ->
     assert ends == [3]
 
 
+@pytest.mark.parametrize("outside", [-1, 0])
+def test_ids_at_the_edges_of_the_vocabulary(merged: PretrainedTokenizer, outside: int) -> None:
+    size = len(merged.pieces)
+    assert Segmenter(merged, {0, size - 1}).step_ids == {0, size - 1}
+    wrong = outside or size
+    with pytest.raises(InvalidInputError, match=f"below {size}, got .{wrong}."):
+        Segmenter(merged, {0, wrong})
+    assert Segmenter(merged).piece(wrong) == b""
+    assert Segmenter(merged).piece(size - 1) == merged.pieces[size - 1]
+
+
+def test_tags_where_they_mean_nothing(merged: PretrainedTokenizer) -> None:
+    """White space in front of the opening tag is no step; a closing tag without an opening one closes nothing."""
+    assert steps(merged, f"<think>{STEP}So{STEP}") == [f"<think>{STEP}So{STEP}"]
+    assert steps(merged, f"\n<think>{STEP}So{STEP}") == [f"\n<think>{STEP}So{STEP}"]
+    assert steps(merged, f"So</think>it{STEP}is{STEP}") == [f"So</think>it{STEP}", f"is{STEP}"]
+    assert steps(merged, f"<think>So</think>it{STEP}<think>is{STEP}") == [], "an answer stays an answer"
+    assert steps(merged, f"<think>So{STEP}", prompt="Why?<think></think>") == [f"<think>So{STEP}"]
+    assert Segmenter(merged).start(merged.encode("Why?</think>")).phase is Phase.PLAIN
+
+
+@settings(deadline=None)
 @given(
     st.one_of(
         st.text(min_size=1).map(Contains),

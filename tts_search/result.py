@@ -152,14 +152,14 @@ def final_answer(text: str) -> str | None:
     r"""The part of an answer that two answers must share to agree; None for an empty one.
 
     The last `\boxed{...}`, else what follows the last "answer is" or "answer:", else the last line; white space folded,
-    a final full stop dropped.
+    dollars and a final full stop dropped.
     """
     boxed = _last_boxed(text)
     if boxed is None:
         said = re.findall(r"answer(?:\s+is|\s*:)\s*(\S[^\n]*)", text, flags=re.IGNORECASE)
         lines = [line for line in text.splitlines() if line.strip()]
         boxed = said[-1] if said else lines[-1] if lines else ""
-    folded = " ".join(boxed.split()).strip("$").rstrip(".").strip()
+    folded = " ".join(boxed.split()).rstrip(" .").strip("$").rstrip(".").strip()
     return folded or None
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tts_search import DVTS, MCTS, BestFirst, BestOfN, Expand, Repeat, SearchResult, StepBeamSearch, Tree, Until
+from tts_search.errors import InvalidInputError
 from tts_search.protocols import Plan, Strategy
 from tts_search.result import SELECTORS
 from tts_search.testing import FakeGenerator, FakeScorer, run_search
@@ -50,6 +51,7 @@ def search(generator: FakeGenerator, strategy: Strategy, budget: int = 150, **op
     return run_search(generator, strategy, scorer=FakeScorer(), budget=budget, **options)  # pyright: ignore[reportArgumentType]
 
 
+@settings(deadline=None)
 @given(every)
 def test_a_strategy_is_written_as_one_would_type_it(strategy: Strategy) -> None:
     assert eval(repr(strategy)) == strategy
@@ -58,6 +60,44 @@ def test_a_strategy_is_written_as_one_would_type_it(strategy: Strategy) -> None:
 def test_what_was_not_chosen_is_not_written() -> None:
     assert repr(BestOfN()) == "BestOfN(n=8)"
     assert repr(BestFirst(leaves=2)) == "BestFirst(leaves=2, patience=0.75, until=Until.STEP)"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (BestOfN, {"n": 0}),
+        (BestOfN, {"wave": 0}),
+        (StepBeamSearch, {"width": 0}),
+        (StepBeamSearch, {"branching": 0}),
+        (DVTS, {"subtrees": 0}),
+        (DVTS, {"width": 0}),
+        (DVTS, {"branching": 0}),
+        (MCTS, {"children": 0}),
+        (MCTS, {"leaves": 0}),
+        (MCTS, {"exploration": -0.1}),
+        (MCTS, {"exploration": float("nan")}),
+        (MCTS, {"selection": "ucb"}),
+        (MCTS, {"backup": "min"}),
+        (BestFirst, {"leaves": 0}),
+        (BestFirst, {"patience": 0.0}),
+        (BestFirst, {"patience": 1.01}),
+    ],
+)
+def test_what_no_strategy_can_be_is_refused_by_value(kind: type, options: dict[str, object]) -> None:
+    ((name, value),) = options.items()
+    with pytest.raises(InvalidInputError, match=f"{name}={value!r}"):
+        kind(**options)
+
+
+def test_the_least_of_everything_is_a_strategy() -> None:
+    least: list[Strategy] = [
+        BestOfN(n=1, wave=1),
+        StepBeamSearch(width=1, branching=1),
+        DVTS(subtrees=1, branching=1, width=1),
+        MCTS(children=1, leaves=1, exploration=0),
+        BestFirst(leaves=1, patience=1.0),
+    ]
+    assert all(search(FakeGenerator(), strategy).candidates for strategy in least)
 
 
 def tokens_of(tree: Tree | None) -> list[tuple[int | None, tuple[int, ...]]]:
