@@ -11,9 +11,23 @@ from typing import Any
 
 import pytest
 
-from tts_search import BestOfN, Completion, Options, Repeat, Request, Searcher, StepBeamSearch, asearch, search
-from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError
+from tts_search import (
+    BestOfN,
+    Completion,
+    Options,
+    Repeat,
+    Request,
+    Sampling,
+    Searcher,
+    StepBeamSearch,
+    asearch,
+    search,
+)
+from tts_search.errors import InvalidInputError, ModelNotFoundError
+from tts_search.head import SPRMConfig
 from tts_search.result import StopReason
+from tts_search.scorers.sprm import EngineSPRM
+from tts_search.segmentation import Exact
 from tts_search.testing import FakeGenerator, FakeScorer
 
 
@@ -69,69 +83,6 @@ def test_works_inside_a_running_loop(searcher: Searcher) -> None:
     assert here == there
 
 
-def test_many_questions_come_as_they_complete() -> None:
-    class Slow(FakeGenerator):
-        async def generate(self, request: Request) -> list[Completion]:
-            if request.prefix[0] == ord("a"):
-                await asyncio.sleep(0.3)
-            return await super().generate(request)
-
-    with Searcher(generator=Slow(), scorer=FakeScorer(), concurrency=3) as searcher:
-        results = list(searcher.search_many(f"{'a' if i == 0 else 'b'}{i}" for i in range(6)))
-    assert sorted(r.index for r in results) == list(range(6))
-    assert results[-1].index == 0
-    assert all(r.question.endswith(str(r.index)) for r in results)
-
-
-def test_many_equals_one_by_one(searcher: Searcher) -> None:
-    questions = [f"q{i}" for i in range(8)]
-    together = {r.index: r.answer for r in searcher.search_many(questions, seed=5)}
-    assert together == {i: searcher.search(q, seed=5).answer for i, q in enumerate(questions)}
-
-
-def test_async_many(searcher: Searcher) -> None:
-    async def collect() -> list[int]:
-        return [r.index async for r in searcher.asearch_many(["a", "b", "c"])]
-
-    assert sorted(asyncio.run(collect())) == [0, 1, 2]
-
-
-def test_a_failed_question_is_data(searcher: Searcher) -> None:
-    results = {r.index: r for r in searcher.search_many(["fine", " ", "also fine"])}
-    assert results[1].stop_reason is StopReason.ERROR
-    assert isinstance(results[1].error, InvalidInputError)
-    assert results[0].error is None
-    assert results[2].answer
-    assert "InvalidInputError: the question is empty" in results[1].to_json()
-
-
-def test_no_more_than_concurrency_in_flight_and_leaving_cancels() -> None:
-    running, most, cancelled = 0, 0, 0
-
-    class Counting(FakeGenerator):
-        async def generate(self, request: Request) -> list[Completion]:
-            nonlocal running, most, cancelled
-            running += 1
-            most = max(most, running)
-            try:
-                await asyncio.sleep(10 if request.prefix[0] == ord("z") else 0.01)
-            except asyncio.CancelledError:
-                cancelled += 1
-                raise
-            finally:
-                running -= 1
-            return await super().generate(request)
-
-    with Searcher(generator=Counting(), scorer=FakeScorer(), concurrency=3) as searcher:
-        many = searcher.search_many(["z", "z", *"abcdef"], strategy="single")
-        next(many)
-        many.close()  # type: ignore[attr-defined]
-        time.sleep(0.1)
-    assert most == 3
-    assert cancelled >= 2
-    assert running == 0
-
-
 @pytest.mark.parametrize(
     ("question", "says"),
     [
@@ -141,6 +92,8 @@ def test_no_more_than_concurrency_in_flight_and_leaving_cancels() -> None:
         ([{"role": "user"}], "content"),
         ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "user's"),
         ([{"role": "user", "content": ["image"]}], "must be a string"),
+        ([{"role": "system", "content": 7}, {"role": "user", "content": "a"}], "must be a string"),
+        ([{"role": "system", "content": "\ud800"}, {"role": "user", "content": "a"}], "not valid Unicode"),
         ("\ud800", "not valid Unicode"),
     ],
 )
@@ -163,6 +116,7 @@ def test_bad_questions(searcher: Searcher, question: Any, says: str) -> None:
         ({"strategy": "mcts"}, "give it a budget"),
         ({"seconds": 0}, "seconds must be positive"),
         ({"early_stop": 2.0}, "margin in"),
+        ({"early_stop": -0.1}, "margin in"),
         ({"early_stop": 0.1, "selector": "logprob"}, "'logprob'"),
         ({"temperature": 1.0}, "unknown option 'temperature'"),
     ],
@@ -200,19 +154,6 @@ def test_unknown_models_and_engines() -> None:
         Searcher(generator="llama")
 
 
-def test_a_dead_engine_fails_its_question_and_only_that() -> None:
-    class Dies(FakeGenerator):
-        async def generate(self, request: Request) -> list[Completion]:
-            if request.prefix[0] == ord("x"):
-                raise ConnectionError("gone")
-            return await super().generate(request)
-
-    with Searcher(generator=Dies(), scorer=FakeScorer()) as searcher:
-        with pytest.raises(GeneratorError, match="'fake' raised ConnectionError: gone"):
-            searcher.search("x")
-        assert [r.index for r in searcher.search_many(["x", "y"]) if r.error] == [0]
-
-
 def test_results_are_json(searcher: Searcher) -> None:
     result = searcher.search([{"role": "user", "content": "Why? é"}], budget=500)
     read = json.loads(result.to_json())
@@ -240,3 +181,100 @@ def test_from_many_threads_at_once(searcher: Searcher) -> None:
         thread.join()
     assert len(answers) == 8
     assert len(set(answers)) == 1
+
+
+# What a call says is what happens.
+
+
+def test_the_ways_to_end_a_search_are_passed_on(searcher: Searcher) -> None:
+    class Hanging(FakeGenerator):
+        async def generate(self, request: Request) -> list[Completion]:
+            if len(request.stop_ids) > 1:  # all but an answer
+                await asyncio.Event().wait()
+            return await super().generate(request)
+
+    called = threading.Event()
+    called.set()
+    with Searcher(generator=Hanging(), scorer=FakeScorer()) as hanging:
+        assert hanging.search("Why?", strategy="mcts", halt=called).stop_reason is StopReason.HALTED
+        assert hanging.search("Why?", strategy="mcts", seconds=0.01).stop_reason is StopReason.TIME
+    stopped = searcher.search("Why?", strategy=BestOfN(n=8, wave=1), stop_when=lambda tree: len(tree) > 3)
+    assert (stopped.stop_reason, len(stopped.candidates)) == (StopReason.EARLY, 3)
+    early = searcher.search("Why?", strategy=BestOfN(n=8, wave=1), early_stop=1.0)
+    assert (early.stop_reason, len(early.candidates)) == (StopReason.EARLY, 1)
+    seen: list[object] = []
+    assert searcher.search("Why?", strategy="single", on_progress=seen.append, early_stop=0).answer is not None
+    assert seen
+
+
+def test_without_any_of_them_an_endless_search_is_refused(searcher: Searcher) -> None:
+    for strategy in ("mcts", "best_first", Repeat(BestOfN())):
+        with pytest.raises(InvalidInputError, match="searches until it is stopped: give it a budget"):
+            searcher.search("Why?", strategy=strategy)
+
+
+@pytest.mark.parametrize(
+    ("name", "followed"),
+    [
+        ("best_of_n", "Repeat(strategy=BestOfN(n=8))"),
+        ("single", "BestOfN(n=1)"),
+        ("beam", "Repeat(strategy=StepBeamSearch("),
+        ("dvts", "Repeat(strategy=DVTS("),
+        ("mcts", "MCTS("),
+        ("best_first", "BestFirst("),
+    ],
+)
+def test_a_name_with_a_budget_spends_it(searcher: Searcher, name: str, followed: str) -> None:
+    assert searcher.search("Why?", strategy=name, budget=60).strategy.startswith(followed)
+
+
+def test_a_searcher_keeps_its_own_settings() -> None:
+    generator = FakeGenerator(close=0.0, step=0.4, sampling=Sampling(temperature=0.1))
+    options: dict[str, Any] = {"max_tokens": 20, "answer_tokens": 7, "extract": lambda answer: answer[:1]}
+    with Searcher(generator=generator, scorer=FakeScorer(), step_rule="a", aggregation="min", **options) as searcher:
+        result = searcher.search("Why?", strategy="single", seed=3)
+        settings = searcher.settings
+    assert result.seed == 3
+    assert {request.sampling for request in generator.requests} == {Sampling(temperature=0.1)}
+    assert generator.requests[0].max_tokens == 20
+    assert generator.requests[-1].max_tokens == 7
+    assert [candidate.vote for candidate in result.candidates] == [result.answer[:1]]
+    assert all(step.text.endswith("a") for step in result.steps)
+    assert result.score == min(step.score or 0.0 for step in result.steps)
+    assert settings == {
+        "model": "fake",
+        "scorer": "FakeScorer(value=None)",
+        "aggregation": "minimum",
+        "step_rule": "Contains(text='a')",
+        "sampling": {"temperature": 0.1, "top_p": 0.95, "top_k": 0},
+        "max_tokens": 20,
+        "answer_tokens": 7,
+    }
+    greedy = FakeGenerator(sampling=Sampling(temperature=0.1))
+    with Searcher(generator=greedy, scorer=Unwritten(), sampling=Sampling(temperature=0.0)) as searcher:
+        searcher.search("Why?", strategy="single")
+        assert searcher.settings["scorer"] == "Unwritten", "an address would make every run another"
+    assert {request.sampling.temperature for request in greedy.requests} == {0.0}
+
+
+class Unwritten(EngineSPRM):
+    """Has no `repr` of its own."""
+
+
+def test_a_head_says_how_it_is_read() -> None:
+    head = SPRMConfig(hidden_size=1, step_rule=Exact("\n\n"), aggregation="min")
+    with Searcher(generator=FakeGenerator(head_config=head)) as searcher:
+        assert (searcher.settings["step_rule"], searcher.settings["aggregation"]) == ("Exact(text='\\n\\n')", "minimum")
+    with Searcher(generator=FakeGenerator(head_config=head), step_rule="a", aggregation="mean") as searcher:
+        assert (searcher.settings["step_rule"], searcher.settings["aggregation"]) == ("Contains(text='a')", "mean")
+    with Searcher(generator=FakeGenerator(scores=False)) as searcher:
+        assert searcher.settings["aggregation"] == "geometric_mean"
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "answer_tokens", "concurrency"])
+def test_limits_are_whole_numbers_of_at_least_1(name: str) -> None:
+    for wrong in (0, -1, 1.5, True):
+        with pytest.raises(InvalidInputError, match=f"{name} must be a whole number of at least 1, got {wrong}"):
+            Searcher(generator=FakeGenerator(), **{name: wrong})  # pyright: ignore[reportArgumentType]
+    with Searcher(generator=FakeGenerator(), **{name: 1}) as searcher:  # pyright: ignore[reportArgumentType]
+        assert searcher.search("Why?", strategy="single", budget=50).candidates

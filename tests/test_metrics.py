@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tts_search.errors import InvalidInputError
@@ -37,6 +37,7 @@ def test_pass_at_1_is_the_mean_of_the_repeats() -> None:
     assert pass_at_1(POOL).tolist() == [0.25, 0.75]
 
 
+@settings(deadline=None)
 @given(pools, st.data())
 def test_pass_at_k_is_the_mean_over_all_subsets(pool: list[list[bool]], data: st.DataObject) -> None:
     k = data.draw(st.integers(1, len(pool[0])))
@@ -49,6 +50,7 @@ def test_pass_at_k_stays_exact_for_large_pools() -> None:
     assert pass_at_k([row], 100)[0] == pytest.approx(0.01)
 
 
+@settings(deadline=None)
 @given(pools, st.randoms(use_true_random=False), st.data())
 def test_selectors_choose_within_disjoint_groups(
     pool: list[list[bool]], chance: random.Random, data: st.DataObject
@@ -105,6 +107,24 @@ def test_the_bootstrap_in_blocks_is_the_bootstrap(monkeypatch: pytest.MonkeyPatc
     assert bootstrap(values) == whole
 
 
+@pytest.mark.parametrize("seed", [0, 5])
+def test_an_interval_leaves_out_as_much_at_either_end(seed: int) -> None:
+    values = [0.0, 1.0, 0.25, 0.5, 1.0, 0.0, 0.75]
+    rng, n = random.Random(seed), len(values)
+    means = sorted(sum(rng.choices(values, k=n)) / n for _ in range(1_000))
+    interval = bootstrap(values, confidence=0.8, resamples=1_000, seed=seed)
+    assert interval == pytest.approx((0.5, means[100], means[900]))
+    assert paired_difference(values, [0.0] * n, confidence=0.8, resamples=1_000, seed=seed) == interval
+    one = bootstrap(values, resamples=1, seed=seed)
+    assert one.low == one.high != one.mean == 0.5, "one resample is both ends; the mean is the sample's own"
+
+
+@pytest.mark.parametrize("options", [{"confidence": 0}, {"confidence": 1}, {"confidence": -0.5}, {"resamples": 0}])
+def test_an_interval_that_cannot_be_is_refused(options: dict[str, float]) -> None:
+    with pytest.raises(InvalidInputError, match="confidence must lie in"):
+        bootstrap([0.0, 1.0], **options)  # pyright: ignore[reportArgumentType]
+
+
 def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(1)
     hits = 0
@@ -143,6 +163,7 @@ def test_auc_by_hand() -> None:
     assert auc_within([([0.9, 0.1], [1, 0]), ([0.3], [1])]) == [1.0]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.booleans()), min_size=1, max_size=12))
 def test_auc_counts_pairs(samples: list[tuple[float, bool]]) -> None:
     right = [score for score, label in samples if label]
@@ -158,13 +179,59 @@ def test_calibration() -> None:
     assert calibration_error([0.75, 0.75, 0.75, 0.75], [1, 1, 1, 0]) == pytest.approx(0.0)
     assert calibration_error([1.0, 1.0], [0, 0]) == pytest.approx(1.0)
     assert calibration_error([0.05, 0.95], [1, 1]) == pytest.approx((0.95 + 0.05) / 2)
-    with pytest.raises(InvalidInputError, match=r"\[0, 1\]"):
-        calibration_error([1.5], [1])
+    # 0.19 is of the second tenth, beside 0.11, and not of the third: a bin begins at its lower edge.
+    assert calibration_error([0.19, 0.11], [1, 0]) == pytest.approx(abs(0.3 - 1) / 2)
+    assert calibration_error([0.2, 0.29], [1, 0]) == pytest.approx(abs(0.49 - 1) / 2)
+    assert calibration_error([0.2, 0.19], [1, 0]) == pytest.approx((0.8 + 0.19) / 2)
+    assert calibration_error([0.95, 1.0], [1, 0]) == pytest.approx(0.95 / 2), "1 is of the last tenth"
+    assert calibration_error([0.0, 0.05], [1, 0]) == pytest.approx(0.95 / 2)
+    assert calibration_error([0.1, 0.9], [0, 1], bins=1) == pytest.approx(0.0)
+    for scores in ([1.5], [-0.1]):
+        with pytest.raises(InvalidInputError, match=r"\[0, 1\]"):
+            calibration_error(scores, [1])
+    with pytest.raises(InvalidInputError, match="at least 1"):
+        calibration_error([0.5], [1], bins=0)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=20), st.integers(1, 12))
+def test_calibration_is_the_mean_gap_of_the_bins(samples: list[tuple[float, bool]], bins: int) -> None:
+    expected = 0.0
+    for i in range(bins):
+        inside = [(s, y) for s, y in samples if i <= s * bins < i + 1 or (i == bins - 1 and s == 1.0)]
+        expected += abs(sum(s for s, _ in inside) - sum(y for _, y in inside))
+    value = calibration_error([s for s, _ in samples], [y for _, y in samples], bins=bins)
+    assert value == pytest.approx(expected / len(samples))
+
+
+def test_what_does_not_fit_together_is_refused() -> None:
+    for call in (auc, calibration_error):
+        with pytest.raises(InvalidInputError, match="every score needs its label"):
+            call([0.5, 0.5], [True])
+    with pytest.raises(InvalidInputError, match="every label needs its prediction"):
+        first_error_f1([1], [1, -1])
+    with pytest.raises(InvalidInputError, match="do not fit the pool"):
+        best_of_k(POOL, [[0.5] * 4], 1)
+    with pytest.raises(InvalidInputError, match="do not fit the pool"):
+        majority_at_k(POOL, [["a"] * 4, ["a"] * 3], 1)
+    with pytest.raises(InvalidInputError, match="holds NaN, first for question 1"):
+        pass_at_1([[1.0, 0.0], [float("nan"), 1.0]])
+    for pool in ([], [[]], [1.0]):
+        with pytest.raises(InvalidInputError, match="none of them 0"):
+            pass_at_1(pool)
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_the_least_and_the_largest_k(k: int) -> None:
+    assert oracle_at_k(POOL, k).tolist() == ([0.25, 0.75] if k == 1 else [1.0, 1.0])
+    assert pass_at_k(POOL, k).tolist() == pytest.approx([0.25, 0.75] if k == 1 else [1.0, 1.0])
 
 
 def test_first_error_f1() -> None:
     result = first_error_f1([1, 0, -1, -1], [1, 2, -1, -1])
     assert result == (0.5, 1.0, pytest.approx(2 / 3))
     assert first_error_f1([0, 0], [1, -1]).f1 == 0.0
-    with pytest.raises(InvalidInputError, match="with and without"):
-        first_error_f1([1], [1])
+    assert first_error_f1([1, 0, -1], [0, 0, -1]) == (0.5, 1.0, pytest.approx(2 / 3)), "step 0 can be the wrong one"
+    for labels in ([1], [-1]):
+        with pytest.raises(InvalidInputError, match="with and without"):
+            first_error_f1([1], labels)

@@ -46,6 +46,7 @@ def hang(_: Trajectory) -> None:
     ("answer", "says"),
     [
         (lambda t: [0.5] * (len(t.step_ends) - 1), "scores for"),
+        (lambda t: [0.5] * (len(t.step_ends) + 1), "scores for"),
         (lambda t: [math.nan] * len(t.step_ends), "returned nan for step 1"),
         (lambda t: [1.2] * len(t.step_ends), "returned 1.2 for step 1"),
         (lambda t: [-0.2] * len(t.step_ends), "returned -0.2 for step 1"),
@@ -55,7 +56,7 @@ def hang(_: Trajectory) -> None:
         (lambda t: (_ for _ in ()).throw(SystemExit(3)), "Broken raised RuntimeError: SystemExit: 3"),
         (hang, r"Broken did not answer within 0\.5 seconds.*scorer_seconds"),
     ],
-    ids=["too few", "nan", "above 1", "below 0", "raises", "none", "words", "exits", "hangs"],
+    ids=["too few", "too many", "nan", "above 1", "below 0", "raises", "none", "words", "exits", "hangs"],
 )
 def test_the_question_it_broke_is_named_and_the_others_finish(answer: Callable[[Trajectory], Any], says: str) -> None:
     questions = ["one?", "two?", "broken?", "three?", "four?"]
@@ -118,26 +119,109 @@ def test_a_scorer_that_allows_no_call_is_refused(concurrency: Any) -> None:
         Scoring(Counting(concurrency=concurrency))
 
 
-def test_waiting_for_a_turn_does_not_count() -> None:
-    async def together() -> None:
-        scoring = Scoring(Counting(), 0.1)
-        await asyncio.gather(*(scoring.score([trajectory()]) for _ in range(10)))  # 0.2 seconds in all
+class Held:
+    """Answers a call when it is let go; says when one began."""
 
-    asyncio.run(together())
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.let_go = threading.Semaphore(0)
+
+    def score(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
+        self.begun.release()
+        assert self.let_go.acquire(timeout=60)
+        return [[1.0] * len(t.step_ends) for t in trajectories]
+
+
+@pytest.mark.parametrize(("second_takes", "in_time"), [(9.0, True), (11.0, False)])
+def test_waiting_for_a_turn_does_not_count(second_takes: float, in_time: bool) -> None:
+    """By a clock of its own: the first call takes 9 of the 10 seconds that each may, and the second waits for it."""
+    scorer = Held()
+
+    async def together() -> None:
+        now = 0.0
+        loop = asyncio.get_running_loop()
+        loop.time = lambda: now
+        scoring = Scoring(scorer, 10.0)
+        first, second = (asyncio.ensure_future(scoring.score([trajectory()])) for _ in range(2))
+        await asyncio.to_thread(scorer.begun.acquire)
+        await asyncio.sleep(0)  # the second waits now
+        now = 9.0
+        scorer.let_go.release()
+        await first
+        await asyncio.to_thread(scorer.begun.acquire)
+        now += second_takes
+        for _ in range(3):  # what is due has its chance
+            await asyncio.sleep(0)
+        scorer.let_go.release()
+        await second
+
+    if in_time:
+        asyncio.run(together())
+    else:
+        with pytest.raises(ScorerError, match="did not answer within 10 seconds"):
+            asyncio.run(together())
 
 
 def test_a_cancelled_call_keeps_its_turn_until_the_scorer_is_done() -> None:
-    scorer = Counting()
+    scorer = Held()
 
     async def cancel_one() -> None:
-        scoring = Scoring(scorer, 5.0)
+        scoring = Scoring(scorer, None)
         first = asyncio.ensure_future(scoring.score([trajectory()]))
-        await asyncio.sleep(0.005)
+        await asyncio.to_thread(scorer.begun.acquire)
         first.cancel()
-        await scoring.score([trajectory()])
+        second = asyncio.ensure_future(scoring.score([trajectory()]))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert not scorer.begun.acquire(blocking=False), "the first is still at work"
+        scorer.let_go.release(2)
+        assert await second == ([(1.0,)], 0)
 
     asyncio.run(cancel_one())
-    assert scorer.most == 1
+
+
+def test_both_ends_of_the_scale_are_scores() -> None:
+    for value in (0, 1, 0.0, 1.0):
+        values, _ = score(Scoring(FakeScorer(lambda _, value=value: value)), trajectory(steps=2, text="ab"))
+        assert values == [(float(value),) * 2]
+        assert all(type(v) is float for v in values[0])
+
+
+@pytest.mark.parametrize("lists", [0, 1, 3])
+def test_every_trajectory_has_its_scores(lists: int) -> None:
+    class Miscounts:
+        def score(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
+            return [[0.5]] * lists
+
+    with pytest.raises(ScorerError, match=f"Miscounts returned {lists} lists of scores for 2 trajectories"):
+        score(Scoring(Miscounts()), trajectory(), trajectory())
+
+
+def test_the_step_that_is_wrong_is_counted_from_one() -> None:
+    with pytest.raises(ScorerError, match=r"returned 2\.0 for step 2 of 2"):
+        score(Scoring(FakeScorer({"O": 0.5, "n": 2.0}.__getitem__)), trajectory("On", steps=2))
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_only_what_is_inline_is_called_in_the_loop_itself(inline: bool) -> None:
+    class Where:
+        def score(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
+            names.append(threading.current_thread().name)
+            return [[0.5] for _ in trajectories]
+
+    names: list[str] = []
+    Where.inline = inline  # pyright: ignore[reportAttributeAccessIssue]
+    score(Scoring(Where()), trajectory())
+    assert (names != ["tts-search-scorer"]) is inline
+
+
+def test_an_error_of_ours_is_passed_on_as_it_is() -> None:
+    class Ours:
+        def score(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
+            raise InvalidInputError("the model is not there")
+
+    with pytest.raises(InvalidInputError, match=r"^the model is not there$"):
+        score(Scoring(Ours()), trajectory())
 
 
 def test_tokens_of_the_scorers_own_model_are_charged_apart_from_sampling() -> None:

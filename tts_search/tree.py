@@ -186,7 +186,7 @@ class Tree:
             before, state = state.phase, self.segmenter.advance(state, token)
             if before is Phase.BEFORE and state.phase is Phase.THINKING:
                 start = position + 1
-            if before is Phase.THINKING and state.phase is Phase.ANSWER:
+            if state.phase is Phase.ANSWER:
                 return self.decode(tokens[start:position]), self.decode(tokens[position + 1 :]).strip()
         text = self.decode(tokens[start:])
         return (text, "") if state.phase is Phase.THINKING else (text, text.strip())

@@ -70,7 +70,7 @@ class MCTS(Typed):
         return chosen
 
     def _uct(self, stats: Statistics, parent: Node):
-        log = math.log(max(1, stats.visits[parent.index]))
+        log = math.log(stats.visits[parent.index])  # at least 1: its children were visited through it
         weight = self.exploration
         return lambda n: stats.value(n) + weight * math.sqrt(log / stats.visits[n.index])
 
