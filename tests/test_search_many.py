@@ -78,7 +78,7 @@ def test_many_questions_come_as_they_complete(many: Many) -> None:
     with Searcher(generator=Waiting(others=6), scorer=FakeScorer(), concurrency=3) as searcher:
         results = list(many(searcher, ["z0", "z1", *"abcdef"], strategy="single"))
     assert sorted(r.index for r in results) == list(range(8))
-    assert {r.index for r in results[-2:]} == {0, 1}
+    assert {0, 1}.isdisjoint(r.index for r in results[:5]), "they wait for the sixth, which may be read after them"
     assert all(r.question == ["z0", "z1", *"abcdef"][r.index] for r in results)
 
 

@@ -67,7 +67,8 @@ class Draw:
                 raise GeneratorError(
                     f"the generator went on behind stop token {self.tokens[-1]}: it must stop at stop_ids"
                 )
-            if token in eos_ids and self.state.phase is Phase.THINKING:
+            before = self.state.phase
+            if token in eos_ids and before is Phase.THINKING:
                 self.ending = Ending.THOUGHT
                 continue
             self.tokens.append(token)
@@ -79,7 +80,7 @@ class Draw:
                 self.ending = Ending.END
             elif self.until is Until.END:
                 continue
-            elif self.state.phase is Phase.ANSWER:
+            elif before is Phase.THINKING and self.state.phase is Phase.ANSWER:
                 self.ending = Ending.THOUGHT
             elif self.until is Until.STEP and self.state.boundary:
                 self.ending = Ending.STEP
