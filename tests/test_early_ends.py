@@ -84,7 +84,7 @@ def test_a_halt_from_another_thread_keeps_what_is_complete() -> None:
     assert result.usage.sampled_tokens <= 2000
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from(["majority", "weighted"]),
     st.integers(1, 8),

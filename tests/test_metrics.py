@@ -8,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tts_search.errors import InvalidInputError
@@ -37,7 +37,6 @@ def test_pass_at_1_is_the_mean_of_the_repeats() -> None:
     assert pass_at_1(POOL).tolist() == [0.25, 0.75]
 
 
-@settings(deadline=None)
 @given(pools, st.data())
 def test_pass_at_k_is_the_mean_over_all_subsets(pool: list[list[bool]], data: st.DataObject) -> None:
     k = data.draw(st.integers(1, len(pool[0])))
@@ -50,7 +49,6 @@ def test_pass_at_k_stays_exact_for_large_pools() -> None:
     assert pass_at_k([row], 100)[0] == pytest.approx(0.01)
 
 
-@settings(deadline=None)
 @given(pools, st.randoms(use_true_random=False), st.data())
 def test_selectors_choose_within_disjoint_groups(
     pool: list[list[bool]], chance: random.Random, data: st.DataObject
@@ -163,7 +161,6 @@ def test_auc_by_hand() -> None:
     assert auc_within([([0.9, 0.1], [1, 0]), ([0.3], [1])]) == [1.0]
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.booleans()), min_size=1, max_size=12))
 def test_auc_counts_pairs(samples: list[tuple[float, bool]]) -> None:
     right = [score for score, label in samples if label]
@@ -193,7 +190,6 @@ def test_calibration() -> None:
         calibration_error([0.5], [1], bins=0)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=20), st.integers(1, 12))
 def test_calibration_is_the_mean_gap_of_the_bins(samples: list[tuple[float, bool]], bins: int) -> None:
     expected = 0.0

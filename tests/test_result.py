@@ -68,7 +68,7 @@ EIGHTHS = st.integers(0, 8).map(lambda n: n / 8)
 ballots = st.lists(st.builds(candidate, EIGHTHS, VOTES), min_size=1, max_size=7)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ballots, st.integers(0, 4), st.sampled_from(["majority", "weighted"]))
 def test_a_vote_is_decided_when_nothing_to_come_can_turn_it(cast: list[Candidate], remaining: int, name: str) -> None:
     """The worst that may come: all that remain, of full weight, for the strongest other answer, or for a new one."""

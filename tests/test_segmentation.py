@@ -330,7 +330,6 @@ def test_tags_where_they_mean_nothing(merged: PretrainedTokenizer) -> None:
     assert Segmenter(merged).start(merged.encode("Why?</think>")).phase is Phase.PLAIN
 
 
-@settings(deadline=None)
 @given(
     st.one_of(
         st.text(min_size=1).map(Contains),

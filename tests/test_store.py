@@ -37,7 +37,7 @@ def test_what_was_added_is_there_again(tmp_path: Path) -> None:
         assert len(log) == 3
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 400))
 def test_cut_off_anywhere_it_goes_on(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "log.jsonl"
@@ -80,7 +80,7 @@ HEADER = json.dumps(FORMAT).encode()
 OTHERS = st.binary(max_size=60) | st.text(max_size=60).map(str.encode) | st.sampled_from([b"{}", b"{", HEADER, b"[1]"])
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ours=st.integers(0, 4), other=OTHERS, end=st.sampled_from([b"", b"\n"]))
 @example(ours=0, other=b'{"question": "2 + 2?", "answer": "4"}', end=b"")
 @example(ours=4, other=b"remember to ask Ann", end=b"")

@@ -18,7 +18,7 @@ from tts_search.protocols import Plan, Strategy
 from tts_search.testing import FakeGenerator, FakeScorer
 from tts_search.tree import Node
 
-PROPERTY = settings(max_examples=40, deadline=None)
+PROPERTY = settings(max_examples=40)
 small, seeds = st.integers(1, 4), st.integers(0, 1000)
 untils = st.sampled_from([Until.STEP, Until.THOUGHT])
 chunks = st.one_of(st.none(), st.integers(2, 12))

@@ -51,7 +51,6 @@ def search(generator: FakeGenerator, strategy: Strategy, budget: int = 150, **op
     return run_search(generator, strategy, scorer=FakeScorer(), budget=budget, **options)  # pyright: ignore[reportArgumentType]
 
 
-@settings(deadline=None)
 @given(every)
 def test_a_strategy_is_written_as_one_would_type_it(strategy: Strategy) -> None:
     assert eval(repr(strategy)) == strategy

@@ -59,7 +59,7 @@ def test_any_cut_leaves_a_file_of_ours(whole: bytes, tmp_path: Path) -> None:
         assert len(done) == ends.index(left)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1))
 def test_cut_off_anywhere_it_ends_as_it_would_have(whole: bytes, tmp_path: Path, share: float) -> None:
     out = tmp_path / "t.jsonl"
@@ -95,7 +95,7 @@ FOREIGN = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ours=st.integers(0, 9), other=FOREIGN, end=st.sampled_from([b"", b"\n"]))
 @example(ours=0, other=b'{"question": "What is 2 + 2?", "answer": "4"}', end=b"")
 @example(ours=0, other=b'{"question": "What is 2 + 2?", "response": "mine", "correct": true}', end=b"")
