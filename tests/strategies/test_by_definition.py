@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tts_search import DVTS, MCTS, BestFirst, BestOfN, Expand, Repeat, Searcher, StepBeamSearch, Tree, Until
@@ -56,6 +56,7 @@ class ByDefinition:
         self.strategy = strategy
         self.expanded: set[int] = set()
         self.chosen: list[Node] = []
+        self.unsure = False
 
     def below(self, node: Node) -> list[Node]:
         return [node, *(n for child in self.tree.children(node) for n in self.below(child))]
@@ -96,7 +97,7 @@ class ByDefinition:
                 bounds = [self.bound(child, node) for child in children]
                 highest = max(bounds)
                 # What differs by a rounding error is a tie for the definition, and the running sums may break it.
-                assert sum(highest - 1e-12 < bound for bound in bounds) == bounds.count(highest)
+                self.unsure |= sum(highest - 1e-12 < bound for bound in bounds) > bounds.count(highest)
                 node = children[bounds.index(highest)]
             self.chosen.append(node)
         return self.chosen
@@ -117,13 +118,17 @@ class ByDefinition:
     seeds,
 )
 def test_mcts_selects_the_highest_bound(searcher: Searcher, strategy: MCTS, seed: int) -> None:
+    states = list[ByDefinition]()
+
     def by_definition(tree: Tree) -> Plan:
-        state = ByDefinition(tree, strategy)
+        states.append(state := ByDefinition(tree, strategy))
         while chosen := state.choose():
             yield [Expand(leaf, strategy.children, strategy.until, strategy.expansion_tokens) for leaf in chosen]
             state.expanded.update(leaf.index for leaf in chosen)
 
-    assert grown(searcher, strategy, seed) == grown(searcher, by_definition, seed)
+    expected = grown(searcher, by_definition, seed)
+    assume(not states[0].unsure)
+    assert grown(searcher, strategy, seed) == expected
 
 
 def test_the_papers_setting_is_the_default() -> None:
