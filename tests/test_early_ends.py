@@ -177,8 +177,9 @@ class Halting(FakeGenerator):
         self.asked.append(request)
         if len(self.asked) != self.hangs:  # pyright: ignore[reportAttributeAccessIssue]
             return await super().generate(request)
-        for _ in range(self.told if request.on_tokens else 0):  # pyright: ignore[reportAttributeAccessIssue]
-            request.on_tokens(1)
+        if request.on_tokens is not None:
+            for _ in range(self.told):  # pyright: ignore[reportAttributeAccessIssue]
+                request.on_tokens(1)
         self.halt.set()
         await asyncio.Event().wait()
         raise AssertionError("it is cancelled before")

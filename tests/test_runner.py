@@ -1,6 +1,7 @@
 """The runner with fakes: the cap, the accounts, the contracts, the ways a search can end."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -216,7 +217,7 @@ def test_a_question_longer_than_the_context_is_refused() -> None:
     ],
 )
 def test_the_context_is_shared_between_thinking_and_answer(
-    context: int, limits: dict[str, int], thinking: int, answer: int
+    context: int, limits: dict[str, Any], thinking: int, answer: int
 ) -> None:
     generator = FakeGenerator(script=scripted(97), context_tokens=context)
     result = run_search(generator, BestOfN(n=1), **limits)
