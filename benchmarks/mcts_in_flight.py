@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tts_search import MCTS, Searcher, Tree, Until
+from tts_search.core.protocols import Plan, Strategy
 from tts_search.embedded.puzzles import held_out
 from tts_search.metrics import bootstrap, paired_difference
-from tts_search.protocols import Plan, Strategy
 
 
 @dataclass

@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 
 from tts_search import MCTS, BestFirst, BestOfN, Tree, Until
-from tts_search.protocols import Strategy
+from tts_search.core.protocols import Strategy
 from tts_search.testing import FakeGenerator, run_search
 
 STRATEGIES: dict[str, Strategy] = {

@@ -23,9 +23,9 @@ from tts_search import (
     asearch,
     search,
 )
+from tts_search.core.result import StopReason
 from tts_search.errors import InvalidInputError, ModelNotFoundError
 from tts_search.head import SPRMConfig
-from tts_search.result import StopReason
 from tts_search.scorers.sprm import EngineSPRM
 from tts_search.segmentation import Exact
 from tts_search.testing import FakeGenerator, FakeScorer

@@ -19,10 +19,10 @@ from typer.testing import CliRunner, Result
 
 from tts_search import __version__
 from tts_search.api import EFFORTS, GENERATORS, STRATEGIES
-from tts_search.budget import Usage
 from tts_search.cli import app, report, terminal
+from tts_search.core.budget import Usage
+from tts_search.core.result import SELECTORS, Candidate, SearchResult, Step, StopReason
 from tts_search.export import from_json
-from tts_search.result import SELECTORS, Candidate, SearchResult, Step, StopReason
 
 FAKES = '''
 import itertools, os, sys, time

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tts_search.budget import Usage
-from tts_search.errors import InvalidInputError
-from tts_search.result import (
+from tts_search.core.budget import Usage
+from tts_search.core.result import (
     SELECTORS,
     Candidate,
     SearchResult,
@@ -17,6 +16,7 @@ from tts_search.result import (
     final_answer,
     resolve_selector,
 )
+from tts_search.errors import InvalidInputError
 
 
 def candidate(score: float, vote: str | None, logprob: float = -1.0) -> Candidate:

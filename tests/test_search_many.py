@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from tts_search import BestOfN, Completion, Request, Searcher, SearchResult
+from tts_search.core.result import StopReason
 from tts_search.errors import GeneratorError, InvalidInputError
-from tts_search.result import StopReason
 from tts_search.testing import FakeGenerator, FakeScorer
 
 Many = Callable[..., Iterator[SearchResult]]

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tests.checkpoints import TOKENIZER_KINDS, write_checkpoint, write_tokenizer
 from tests.smollm2 import MISSING, find_smollm2
+from tts_search.core.protocols import Sampling, Tokenizer
 from tts_search.errors import InvalidInputError, ModelNotFoundError
-from tts_search.protocols import Sampling, Tokenizer
 from tts_search.tokenizer import PretrainedTokenizer
 
 KINDS = (*TOKENIZER_KINDS, "smollm2")

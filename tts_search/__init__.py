@@ -10,7 +10,22 @@ Importing this package imports neither torch nor vllm.
 from typing import TYPE_CHECKING, Any
 
 from tts_search.api import Options, Searcher, asearch, search
-from tts_search.budget import Budget, Usage
+from tts_search.core.budget import Budget, Usage
+from tts_search.core.protocols import (
+    Completion,
+    Expand,
+    Generator,
+    Plan,
+    Request,
+    Sampling,
+    Scorer,
+    Scores,
+    Strategy,
+    Until,
+)
+from tts_search.core.result import Candidate, SearchResult, Selector, Step, StopReason
+from tts_search.core.runner import Progress
+from tts_search.core.tree import Ending, Node, Trajectory, Tree
 from tts_search.errors import (
     GeneratorError,
     HeadMismatchError,
@@ -21,9 +36,6 @@ from tts_search.errors import (
     StrategyError,
     TTSError,
 )
-from tts_search.protocols import Completion, Expand, Generator, Plan, Request, Sampling, Scorer, Scores, Strategy, Until
-from tts_search.result import Candidate, SearchResult, Selector, Step, StopReason
-from tts_search.runner import Progress
 from tts_search.segmentation import Contains, Exact, Segmenter, TokenIds
 from tts_search.strategies.beam import StepBeamSearch
 from tts_search.strategies.best_first import BestFirst
@@ -31,7 +43,6 @@ from tts_search.strategies.best_of_n import BestOfN
 from tts_search.strategies.dvts import DVTS
 from tts_search.strategies.mcts import MCTS
 from tts_search.strategies.repeat import Repeat
-from tts_search.tree import Ending, Node, Trajectory, Tree
 
 if TYPE_CHECKING:
     from tts_search.head import SPRM, SPRMConfig

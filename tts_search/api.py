@@ -18,14 +18,15 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
 
 from tts_search import discovery
+from tts_search.core.protocols import Generator, Question, Sampling, Scorer, Strategy
+from tts_search.core.result import Candidate, SearchResult, Selector, StopReason, final_answer, resolve_selector
+from tts_search.core.runner import Job, OnProgress, Runner
+from tts_search.core.scoring import SCORER_SECONDS, Scoring
+from tts_search.core.tree import Tree
 from tts_search.errors import InvalidInputError, TTSError
 from tts_search.models import EMBEDDED
-from tts_search.protocols import Generator, Question, Sampling, Scorer, Strategy
-from tts_search.result import Candidate, SearchResult, Selector, StopReason, final_answer, resolve_selector
-from tts_search.runner import Job, OnProgress, Runner
 from tts_search.scorers.aggregate import Aggregation, resolve_aggregation
 from tts_search.scorers.sprm import EngineSPRM
-from tts_search.scoring import SCORER_SECONDS, Scoring
 from tts_search.segmentation import DEFAULT_STEP_RULE, Segmenter, StepRule
 from tts_search.strategies.beam import StepBeamSearch
 from tts_search.strategies.best_first import BestFirst
@@ -33,7 +34,6 @@ from tts_search.strategies.best_of_n import BestOfN
 from tts_search.strategies.dvts import DVTS
 from tts_search.strategies.mcts import MCTS
 from tts_search.strategies.repeat import Repeat
-from tts_search.tree import Tree
 
 T = TypeVar("T")
 

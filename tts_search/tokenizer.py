@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tts_search.core.protocols import Question, Sampling
 from tts_search.errors import InvalidInputError, MissingDependencyError, ModelNotFoundError
-from tts_search.protocols import Question, Sampling
 
 THINKING_TAGS = ("<think>", "</think>")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tts_search import BestOfN, Expand, Plan, Searcher, SearchResult, Tree, Until
-from tts_search.protocols import Completion, Request
+from tts_search.core.protocols import Completion, Request
 from tts_search.testing import FakeGenerator, FakeScorer
 from tts_search.testing.fakes import CLOSE, END, STEP
 

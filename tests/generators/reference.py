@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from tts_search.core.protocols import Completion
 from tts_search.head import SPRM
-from tts_search.protocols import Completion
 
 
 class Reference(NamedTuple):

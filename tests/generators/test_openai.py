@@ -21,9 +21,9 @@ from tests.checkpoints import write_head, write_tokenizer
 from tests.generators.openai_server import KEY, LOGPROB, MODEL, ByHeart, by_heart
 from tts_search.api import Searcher
 from tts_search.cli import app
+from tts_search.core.protocols import Completion, Request, Sampling
 from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError, TTSError
 from tts_search.generators.openai import OpenAIGenerator
-from tts_search.protocols import Completion, Request, Sampling
 from tts_search.tokenizer import PretrainedTokenizer
 
 TEXT = "First, add the two largest: 13 + 9 = 22.\n\nNow 52 + 9 = 61.\n\nWait, naïve 你好.\n\n</think>It is 87."

@@ -24,12 +24,12 @@ from tests.generators import vllm_server
 from tests.generators.reference import largest_difference, reference
 from tts_search.api import Searcher
 from tts_search.cli import app
+from tts_search.core.protocols import Completion, Generator, Request, Sampling
 from tts_search.embedded import MODEL_FOLDER
 from tts_search.errors import InvalidInputError
 from tts_search.generators.openai import OpenAIGenerator
 from tts_search.generators.transformers import TransformersGenerator
 from tts_search.generators.vllm_plugin import SCORE_LIMIT
-from tts_search.protocols import Completion, Generator, Request, Sampling
 from tts_search.strategies.mcts import MCTS
 from tts_search.testing.conformance import GeneratorConformance
 

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tts_search.core.protocols import Sampling
 from tts_search.generators import sampling
 from tts_search.generators.sampling import Draws, draw
-from tts_search.protocols import Sampling
 
 SETTINGS = st.builds(
     Sampling,

@@ -17,6 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from tests.checkpoints import ARCHITECTURES, Architecture, train_tokenizer, write_checkpoint, write_head
+from tts_search.core.protocols import Completion, Generator, Request, Sampling
 from tts_search.errors import (
     GeneratorError,
     HeadMismatchError,
@@ -26,7 +27,6 @@ from tts_search.errors import (
 )
 from tts_search.generators.transformers import TransformersGenerator
 from tts_search.head import FOLDER, SPRM, Readout
-from tts_search.protocols import Completion, Generator, Request, Sampling
 from tts_search.testing.conformance import GeneratorConformance
 
 QUESTION = "Using the numbers 4, 6, 9 and 13, make 87."

@@ -17,6 +17,7 @@ pytest.importorskip("vllm")
 from tests.checkpoints import write_head
 from tests.generators.conftest import in_process, run_in_process
 from tests.generators.reference import differences
+from tts_search.core.protocols import Completion, Generator, Request, Sampling
 from tts_search.errors import (
     GeneratorError,
     HeadMismatchError,
@@ -27,7 +28,6 @@ from tts_search.errors import (
 from tts_search.generators.engine_requests import Run
 from tts_search.generators.vllm import VLLMGenerator
 from tts_search.head import FOLDER, RELEASED_FILE, SPRM
-from tts_search.protocols import Completion, Generator, Request, Sampling
 from tts_search.testing.conformance import GeneratorConformance
 
 Checkpoints = Callable[..., Path]

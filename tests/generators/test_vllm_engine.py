@@ -18,9 +18,9 @@ pytest.importorskip("vllm")
 
 from tests.generators.conftest import engine_of
 from tests.generators.reference import differences
+from tts_search.core.protocols import Request, Sampling
 from tts_search.errors import GeneratorError, InvalidInputError
 from tts_search.generators.vllm import VLLMGenerator
-from tts_search.protocols import Request, Sampling
 
 CONTEXT = 512
 PLAIN = Sampling(temperature=1.0, top_p=1.0)

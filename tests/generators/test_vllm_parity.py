@@ -15,8 +15,8 @@ pytest.importorskip("vllm")
 from tests.checkpoints import ARCHITECTURES, Architecture
 from tests.generators.conftest import engine_of, run_in_process
 from tests.generators.reference import differences, largest_difference, reference
+from tts_search.core.protocols import Completion, Request, Sampling
 from tts_search.generators.vllm import VLLMGenerator
-from tts_search.protocols import Completion, Request, Sampling
 
 PROMPT = "We are given four numbers and a target. " * 3
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}

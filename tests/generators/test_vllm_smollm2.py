@@ -15,9 +15,9 @@ from tests.checkpoints import write_head
 from tests.generators.conftest import run_in_process
 from tests.generators.reference import largest_difference, policy, reference
 from tests.smollm2 import smollm2
+from tts_search.core.protocols import Completion, Request, Sampling
 from tts_search.generators.vllm import VLLMGenerator
 from tts_search.head import FOLDER, SPRM
-from tts_search.protocols import Completion, Request, Sampling
 
 QUESTION = "Natalia sold clips to 48 friends in April, and half as many in May. How many did she sell?"
 

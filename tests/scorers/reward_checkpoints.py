@@ -23,7 +23,7 @@ from transformers import (
     Qwen2Model,
 )
 
-from tts_search.tree import Trajectory
+from tts_search.core.tree import Trajectory
 
 QUESTION = "What is 13 + 9?"
 STEPS = ["First, add the tens: 10.", "Then add the ones:\n3 + 9 = 12.", "So it is 22."]

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from tests.scorers.reward_checkpoints import QUESTION, trajectory
 from tts_search import InvalidInputError, Scorer, ScorerError, Scores, Searcher
+from tts_search.core.tree import Trajectory
 from tts_search.scorers.combine import Ensemble
 from tts_search.scorers.verifier import Verifier
 from tts_search.testing import FakeGenerator, FakeScorer
 from tts_search.testing.conformance import ScorerConformance
-from tts_search.tree import Trajectory
 
 
 def ends_with(answer: str, reference: str) -> bool:

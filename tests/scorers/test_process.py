@@ -26,12 +26,12 @@ from tests.scorers.reward_checkpoints import (
     write_qwen,
 )
 from tts_search import BestOfN, InvalidInputError, ModelNotFoundError, Scorer, ScorerError, Searcher
+from tts_search.core.tree import Trajectory
 from tts_search.scorers.checkpoint import load_tokenizer
 from tts_search.scorers.process import ProcessRewardModel
 from tts_search.scorers.process.families import Family
 from tts_search.testing import FakeGenerator
 from tts_search.testing.conformance import ScorerConformance
-from tts_search.tree import Trajectory
 
 FAMILIES = ("qwen", "shepherd", "skywork", "rlhflow", "versa")
 

@@ -14,9 +14,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tts_search import DVTS, MCTS, BestFirst, BestOfN, Expand, Repeat, Searcher, StepBeamSearch, Tree, Until
-from tts_search.protocols import Plan, Strategy
+from tts_search.core.protocols import Plan, Strategy
+from tts_search.core.tree import Node
 from tts_search.testing import FakeGenerator, FakeScorer
-from tts_search.tree import Node
 
 PROPERTY = settings(max_examples=40)
 small, seeds = st.integers(1, 4), st.integers(0, 1000)

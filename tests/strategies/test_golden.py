@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tts_search import DVTS, MCTS, BestFirst, BestOfN, Repeat, SearchResult, StepBeamSearch, Until
-from tts_search.protocols import Strategy
+from tts_search.core.protocols import Strategy
 from tts_search.testing import FakeGenerator, FakeScorer, run_search
 
 GOLDEN = Path(__file__).parent / "golden"

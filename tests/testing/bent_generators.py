@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tts_search.core.protocols import Completion, Question, Request
 from tts_search.errors import GeneratorError, InvalidInputError
-from tts_search.protocols import Completion, Question, Request
 from tts_search.testing.fakes import FakeGenerator, FakeTokenizer
 
 Change = Callable[[Completion], Completion]

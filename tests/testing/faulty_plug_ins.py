@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tests.testing.suites import PlugIn
-from tts_search.protocols import Expand, Plan, Scores, Until
-from tts_search.result import SearchResult
+from tts_search.core.protocols import Expand, Plan, Scores, Until
+from tts_search.core.result import SearchResult
+from tts_search.core.tree import Ending, Node, Trajectory, Tree
 from tts_search.segmentation import Phase
 from tts_search.testing import FakeGenerator, FakeScorer
 from tts_search.testing.conformance import ScorerConformance, StrategyConformance
 from tts_search.testing.fakes import CLOSE, STEP
-from tts_search.tree import Ending, Node, Trajectory, Tree
 
 Values = list[list[float]]
 

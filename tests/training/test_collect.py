@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from tts_search.api import Searcher
 from tts_search.cli import app
+from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError, InvalidInputError
 from tts_search.grading.named import resolve_grader
-from tts_search.protocols import Completion, Request
 from tts_search.segmentation import Segmenter
 from tts_search.testing import FakeGenerator
 from tts_search.testing.fakes import CLOSE, END, OPEN, STEP

@@ -22,9 +22,9 @@ from tts_search.cli.engine import open_searcher
 from tts_search.cli.outcomes import outcomes
 from tts_search.cli.outputs import check_folder
 from tts_search.cli.plugins import import_object, is_object
+from tts_search.core.protocols import Strategy
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
-from tts_search.protocols import Strategy
 from tts_search.strategies.best_of_n import BestOfN
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Any
 
 from tts_search.api import Searcher
 from tts_search.cli.plugins import is_object, make_object
+from tts_search.core.protocols import Generator, Scorer
 from tts_search.models import EMBEDDED
-from tts_search.protocols import Generator, Scorer
 
 
 def open_searcher(

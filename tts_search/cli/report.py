@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tts_search.cli.terminal import plain, writes_unicode
+from tts_search.core.result import Candidate, SearchResult, StopReason
 from tts_search.export.colors import ANY, color
-from tts_search.result import Candidate, SearchResult, StopReason
 
 BAR_CELLS = 5
 CANDIDATES_SHOWN = 8

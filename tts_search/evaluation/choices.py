@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tts_search.core.result import SELECTORS, Candidate, Selector
 from tts_search.evaluation.runs import Record
 from tts_search.metrics import Floats, Interval, bootstrap, paired_difference
-from tts_search.result import SELECTORS, Candidate, Selector
 
 RANDOM, ORACLE = "a path at random", "oracle"
 

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tts_search.core.result import SearchResult
 from tts_search.embedded.puzzles import Puzzle, is_solvable, parse_question
 from tts_search.errors import InvalidInputError
 from tts_search.evaluation.process import Solution, judge_scores
 from tts_search.metrics import Interval, bootstrap
-from tts_search.result import SearchResult
 from tts_search.strategies.best_of_n import BestOfN
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tts_search.core.tree import Ending
 from tts_search.errors import MissingDependencyError
 from tts_search.export.colors import LIGHT
 from tts_search.export.rows import Row, Source, result_of, rows
-from tts_search.tree import Ending
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,9 +15,9 @@ from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
+from tts_search.core.result import SearchResult
 from tts_search.export.colors import DARK, LIGHT
 from tts_search.export.rows import Row, Source, result_of, rows, tree_of
-from tts_search.result import SearchResult
 
 POLICY = (
     "default-src 'none'; script-src '{script}'; style-src '{style}'; img-src data:; base-uri 'none'; form-action 'none'"

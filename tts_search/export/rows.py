@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tts_search.core.result import SearchResult
+from tts_search.core.tree import Node, Tree
 from tts_search.errors import InvalidInputError
-from tts_search.result import SearchResult
 from tts_search.segmentation import Phase
-from tts_search.tree import Node, Tree
 
 Source = SearchResult | Tree
 

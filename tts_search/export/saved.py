@@ -13,11 +13,11 @@ from typing import Any, Literal, get_type_hints, overload
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, create_model
 
 from tts_search import errors
+from tts_search.core.result import SearchResult
+from tts_search.core.tree import Node, Tree
 from tts_search.errors import InvalidInputError, TTSError
 from tts_search.export.rows import Source
-from tts_search.result import SearchResult
 from tts_search.segmentation import Segmenter, StepRule, TokenIds, rule_from_json, rule_to_json
-from tts_search.tree import Node, Tree
 
 FORMAT, VERSION = "tts-search", 1
 MAX_TOKEN_ID = 1 << 24  # far above any vocabulary, and few enough to walk through

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree as RichTree
 
+from tts_search.core.tree import Ending, Node, Tree
 from tts_search.export.colors import DARK, color, ink
 from tts_search.export.rows import Row, Source, result_of, rows, tree_of
-from tts_search.tree import Ending, Node, Tree
 
 ENDINGS: Mapping[Ending, str] = {
     Ending.ROOT: "",

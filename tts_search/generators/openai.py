@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError
 from tts_search.generators.engine_requests import TAIL_SEED, Completing, Run
 from tts_search.generators.openai_endpoint import Card, CutError, Endpoint, RefusedError
@@ -25,7 +26,6 @@ from tts_search.generators.vllm import read_config, score_in_engine
 from tts_search.generators.vllm_plugin import score_columns
 from tts_search.head import SPRMConfig
 from tts_search.models import model_folder
-from tts_search.protocols import Completion, Request
 from tts_search.tokenizer import PretrainedTokenizer
 
 logger = logging.getLogger(__name__)

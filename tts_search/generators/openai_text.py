@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tts_search.protocols import Tokenizer
+from tts_search.core.protocols import Tokenizer
 
 
 class Transcriber:

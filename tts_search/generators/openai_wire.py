@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import AliasChoices, BaseModel, Field, NonNegativeInt, ValidationError
 
+from tts_search.core.protocols import Request
 from tts_search.errors import GeneratorError
 from tts_search.generators.engine_requests import SEED_MASK
 from tts_search.generators.vllm_plugin import read_score
-from tts_search.protocols import Request
 
 TOKEN_ID = "token_id:"  # how vLLM writes a token when asked to write ids
 ENDINGS = {"eos": "stop", "eos_token": "stop", "stop_sequence": "stop"}  # as Together and TGI say it

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tts_search.core.protocols import Sampling
 from tts_search.head import SPRMConfig
-from tts_search.protocols import Sampling
 from tts_search.tokenizer import PretrainedTokenizer
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tts_search.protocols import Sampling
+from tts_search.core.protocols import Sampling
 
 _LIKELY = 1024  # nearly always, so many of the likeliest tokens hold the nucleus, and sorting the rest can be saved
 

@@ -15,10 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError, InvalidInputError, MissingDependencyError, ModelNotFoundError
 from tts_search.generators.pretrained import PretrainedGenerator
 from tts_search.models import model_folder, model_name
-from tts_search.protocols import Completion, Request
 from tts_search.tokenizer import PretrainedTokenizer
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError, InvalidInputError, MissingDependencyError, ModelNotFoundError
 from tts_search.generators import vllm_engine
 from tts_search.generators.engine_requests import Completing, Run
@@ -25,7 +26,6 @@ from tts_search.generators.pretrained import PretrainedGenerator
 from tts_search.generators.vllm_plugin import ARCHITECTURES, score_columns, sprm_engine_args
 from tts_search.head import SPRM, SPRMConfig, head_folder
 from tts_search.models import model_folder, model_name
-from tts_search.protocols import Completion, Request
 from tts_search.tokenizer import PretrainedTokenizer
 
 

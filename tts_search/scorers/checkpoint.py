@@ -1,7 +1,7 @@
 """What a text scorer reads of a checkpoint besides its weights: the config and the tokenizer. Runs no code of its own.
 
 Text scorers need a tokenizer's chat template, special tokens and character offsets, which the contract of
-`tts_search.protocols.Tokenizer` leaves out; so they get the Hugging Face object itself.
+`tts_search.core.protocols.Tokenizer` leaves out; so they get the Hugging Face object itself.
 """
 
 from __future__ import annotations

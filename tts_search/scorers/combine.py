@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from tts_search.core.protocols import Scorer, Scores
+from tts_search.core.tree import Trajectory
 from tts_search.errors import InvalidInputError, ScorerError
-from tts_search.protocols import Scorer, Scores
 from tts_search.scorers.aggregate import FLOOR, Aggregation
-from tts_search.tree import Trajectory
 
 Combination = Literal["mean", "geometric_mean", "min", "max"]
 

@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from tts_search.core.protocols import Scores
+from tts_search.core.tree import Trajectory
 from tts_search.errors import InvalidInputError, MissingDependencyError
 from tts_search.models import model_folder, model_name
-from tts_search.protocols import Scores
 from tts_search.scorers.sprm import probability
 from tts_search.scorers.text import ScoreMemory, question_text, step_texts
-from tts_search.tree import Trajectory
 
 if TYPE_CHECKING:
     from tts_search.scorers.writer import Writer

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tts_search.core.protocols import Scores
+from tts_search.core.tree import Trajectory
 from tts_search.errors import InvalidInputError, MissingDependencyError
 from tts_search.models import model_folder, model_name
-from tts_search.protocols import Scores
 from tts_search.scorers.checkpoint import load_tokenizer, read_config
 from tts_search.scorers.sprm import probability
 from tts_search.scorers.text import ScoreMemory, question_text, solution_text
-from tts_search.tree import Trajectory
 
 if TYPE_CHECKING:
     from tts_search.scorers.reward_model import RewardModel

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from tts_search.core.tree import Trajectory
 from tts_search.errors import ScorerError
-from tts_search.tree import Trajectory
 
 
 class EngineSPRM:

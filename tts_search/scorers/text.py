@@ -7,8 +7,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
+from tts_search.core.tree import Trajectory
 from tts_search.tokenizer import THINKING_TAGS
-from tts_search.tree import Trajectory
 
 T = TypeVar("T")
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from tts_search.core.protocols import Expand, Plan, Until
+from tts_search.core.tree import Node, Tree
 from tts_search.errors import InvalidInputError
-from tts_search.protocols import Expand, Plan, Until
 from tts_search.strategies.typed import Typed
-from tts_search.tree import Node, Tree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -9,10 +9,10 @@ from heapq import heappop, heappush
 from math import sqrt
 from typing import ClassVar
 
+from tts_search.core.protocols import Expand, Plan, Until
+from tts_search.core.tree import Node, Tree
 from tts_search.errors import InvalidInputError
-from tts_search.protocols import Expand, Plan, Until
 from tts_search.strategies.typed import Typed
-from tts_search.tree import Node, Tree
 
 NODES_PER_LEAF = 32
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from tts_search.core.protocols import Plan, Until
+from tts_search.core.tree import Tree
 from tts_search.errors import InvalidInputError
-from tts_search.protocols import Plan, Until
 from tts_search.strategies.beam import StepBeamSearch
 from tts_search.strategies.typed import Typed
-from tts_search.tree import Tree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

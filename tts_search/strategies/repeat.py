@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tts_search.protocols import Plan, Strategy
-from tts_search.tree import Tree
+from tts_search.core.protocols import Plan, Strategy
+from tts_search.core.tree import Tree
 
 
 @dataclass(frozen=True, slots=True)

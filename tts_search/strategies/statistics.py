@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from tts_search.tree import Node, Tree
+from tts_search.core.tree import Node, Tree
 
 
 class Statistics:

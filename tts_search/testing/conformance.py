@@ -6,7 +6,8 @@
         def make_generator(self):
             return MyGenerator("a-small-model")
 
-The suites know the contracts of `tts_search.protocols`, and nothing of an implementation. They need pytest, no plug-in.
+The suites know the contracts of `tts_search.core.protocols`, and nothing of an implementation. They need pytest, and
+no plug-in of it.
 """
 
 import pytest

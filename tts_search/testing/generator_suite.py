@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tts_search.core.protocols import Completion, Generator, Request, Sampling
 from tts_search.errors import GeneratorError, TTSError
-from tts_search.protocols import Completion, Generator, Request, Sampling
 
 T = TypeVar("T")
 

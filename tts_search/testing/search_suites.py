@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 
 from tts_search.api import Searcher
-from tts_search.protocols import Scorer, Scores, Strategy
-from tts_search.result import SearchResult
+from tts_search.core.protocols import Scorer, Scores, Strategy
+from tts_search.core.result import SearchResult
+from tts_search.core.tree import Trajectory, Tree
 from tts_search.scorers.aggregate import resolve_aggregation
 from tts_search.segmentation import Segmenter
 from tts_search.strategies.best_of_n import BestOfN
 from tts_search.testing.fakes import FakeGenerator, FakeScorer
-from tts_search.tree import Trajectory, Tree
 
 
 def _trajectory(steps: Sequence[str]) -> Trajectory:

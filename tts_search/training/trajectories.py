@@ -18,9 +18,9 @@ from typing import Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tts_search.core.protocols import Tokenizer
 from tts_search.errors import InvalidInputError
 from tts_search.head import Readout
-from tts_search.protocols import Tokenizer
 from tts_search.segmentation import Segmenter
 
 RIGHT_FROM = 0.5

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from tts_search.core.protocols import Scores
+from tts_search.core.tree import Trajectory
 from tts_search.errors import InvalidInputError, MissingDependencyError, ScorerError
 from tts_search.models import model_folder, model_name
-from tts_search.protocols import Scores
 from tts_search.scorers.checkpoint import load_tokenizer, read_config
 from tts_search.scorers.pooling import PoolingEndpoint
 from tts_search.scorers.process.families import FAMILIES, Encoded, Family, family_of
 from tts_search.scorers.sprm import probability
 from tts_search.scorers.text import ScoreMemory, question_text, step_texts
-from tts_search.tree import Trajectory
 
 __all__ = ["ProcessRewardModel"]
 

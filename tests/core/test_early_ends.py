@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from tests.searches import scripted
 from tts_search import MCTS, BestOfN, Completion, Expand, Plan, Repeat, Request, StepBeamSearch, Tree, Until
+from tts_search.core.result import StopReason
 from tts_search.errors import StrategyError
-from tts_search.result import StopReason
 from tts_search.testing import FakeGenerator, FakeScorer, run_search
 from tts_search.testing.fakes import CLOSE, END, OPEN, STEP
 

@@ -11,12 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from itertools import groupby
 
-from tts_search.budget import Budget, Usage
-from tts_search.draw import Draw, check_completions, stop_ids
+from tts_search.core.budget import Budget, Usage
+from tts_search.core.draw import Draw, check_completions, stop_ids
+from tts_search.core.protocols import Generator, Request, Sampling, Until
+from tts_search.core.tree import Ending, Node, Tree
 from tts_search.errors import GeneratorError, TTSError
-from tts_search.protocols import Generator, Request, Sampling, Until
 from tts_search.segmentation import Phase, Segmenter
-from tts_search.tree import Ending, Node, Tree
 
 MARGIN = 1.25  # how much longer than usual a sample may get before the budget cuts it off
 

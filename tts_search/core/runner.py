@@ -15,15 +15,15 @@ from collections.abc import Generator as PlanGenerator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from tts_search.budget import Budget, Usage
-from tts_search.draw import Draw
+from tts_search.core.budget import Budget, Usage
+from tts_search.core.draw import Draw
+from tts_search.core.protocols import Expand, Generator, Question, Sampling, Strategy, Until
+from tts_search.core.result import Candidate, SearchResult, Selector, Step, StopReason
+from tts_search.core.sampler import Sampler
+from tts_search.core.scoring import Scoring
+from tts_search.core.tree import Ending, Node, Tree
 from tts_search.errors import InvalidInputError, StrategyError, TTSError
-from tts_search.protocols import Expand, Generator, Question, Sampling, Strategy, Until
-from tts_search.result import Candidate, SearchResult, Selector, Step, StopReason
-from tts_search.sampler import Sampler
-from tts_search.scoring import Scoring
 from tts_search.segmentation import Phase, Segmenter
-from tts_search.tree import Ending, Node, Tree
 
 A = TypeVar("A")
 T = TypeVar("T")

@@ -9,10 +9,10 @@ import pytest
 
 from tests.searches import Wild
 from tts_search import Completion, Expand, Plan, Request, Tree, Until
+from tts_search.core.protocols import Strategy
+from tts_search.core.tree import Trajectory
 from tts_search.errors import GeneratorError, ScorerError, StrategyError
-from tts_search.protocols import Strategy
 from tts_search.testing import FakeGenerator, FakeScorer, run_search
-from tts_search.tree import Trajectory
 
 
 class Broken(FakeGenerator):

@@ -11,9 +11,9 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 
+from tts_search.core.protocols import Scorer, Scores
+from tts_search.core.tree import Trajectory
 from tts_search.errors import InvalidInputError, ScorerError, TTSError
-from tts_search.protocols import Scorer, Scores
-from tts_search.tree import Trajectory
 
 SCORER_SECONDS = 600.0
 

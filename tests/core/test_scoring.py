@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tts_search import BestOfN, InvalidInputError, Scorer, ScorerError, Scores, Searcher
-from tts_search.scoring import Scoring
+from tts_search.core.scoring import Scoring
+from tts_search.core.tree import Trajectory
 from tts_search.testing import FakeGenerator, FakeScorer, run_search
-from tts_search.tree import Trajectory
 
 
 def trajectory(text: str = "One.", question: str = "Why?", steps: int = 1) -> Trajectory:

@@ -10,10 +10,10 @@ import pytest
 
 from tests.searches import Watched, scripted
 from tts_search import BestOfN, Expand, Plan, SearchResult, StepBeamSearch, Tree, Until
-from tts_search.protocols import Question
+from tts_search.core.protocols import Question
+from tts_search.core.tree import Ending, Trajectory
 from tts_search.testing import FakeGenerator, FakeScorer, run_search
 from tts_search.testing.fakes import CLOSE, END, OPEN, STEP, FakeTokenizer
-from tts_search.tree import Ending, Trajectory
 
 
 class Unopened(FakeTokenizer):

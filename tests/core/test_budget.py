@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tts_search.budget import Budget, Usage, fair_split
+from tts_search.core.budget import Budget, Usage, fair_split
 from tts_search.errors import GeneratorError, InvalidInputError
 
 wants = st.lists(st.integers(0, 1000), max_size=20)

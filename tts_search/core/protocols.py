@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from tts_search.core.tree import Node, Trajectory, Tree
 from tts_search.segmentation import Vocabulary
-from tts_search.tree import Node, Trajectory, Tree
 
 if TYPE_CHECKING:
     from tts_search.head import SPRMConfig

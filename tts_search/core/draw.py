@@ -10,10 +10,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tts_search.core.protocols import Completion, Request, Tokenizer, Until
+from tts_search.core.tree import Ending, Node
 from tts_search.errors import GeneratorError
-from tts_search.protocols import Completion, Request, Tokenizer, Until
 from tts_search.segmentation import Phase, Segmenter, State
-from tts_search.tree import Ending, Node
 
 NAN = float("nan")
 

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from tts_search.budget import Usage
+from tts_search.core.budget import Usage
+from tts_search.core.tree import Tree
 from tts_search.errors import InvalidInputError
-from tts_search.tree import Tree
 
 
 class StopReason(StrEnum):
