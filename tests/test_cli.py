@@ -21,8 +21,9 @@ from tts_search import __version__
 from tts_search.api import EFFORTS, GENERATORS, STRATEGIES
 from tts_search.cli import app, report, terminal
 from tts_search.core.budget import Usage
-from tts_search.core.result import SELECTORS, Candidate, SearchResult, Step, StopReason
+from tts_search.core.result import Candidate, SearchResult, Step, StopReason
 from tts_search.export import from_json
+from tts_search.selection.selectors import SELECTORS
 
 FAKES = '''
 import itertools, os, sys, time

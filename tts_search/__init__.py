@@ -20,10 +20,11 @@ from tts_search.core.protocols import (
     Sampling,
     Scorer,
     Scores,
+    Selector,
     Strategy,
     Until,
 )
-from tts_search.core.result import Candidate, SearchResult, Selector, Step, StopReason
+from tts_search.core.result import Candidate, SearchResult, Step, StopReason
 from tts_search.core.runner import Progress
 from tts_search.core.tree import Ending, Node, Trajectory, Tree
 from tts_search.errors import (

@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
 
 from tts_search import discovery
-from tts_search.core.protocols import Generator, Question, Sampling, Scorer, Strategy
-from tts_search.core.result import Candidate, SearchResult, Selector, StopReason, final_answer, resolve_selector
+from tts_search.core.protocols import Generator, Question, Sampling, Scorer, Selector, Strategy
+from tts_search.core.result import Candidate, SearchResult, StopReason
 from tts_search.core.runner import Job, OnProgress, Runner
 from tts_search.core.scoring import SCORER_SECONDS, Scoring
 from tts_search.core.tree import Tree
@@ -28,6 +28,8 @@ from tts_search.models import EMBEDDED
 from tts_search.scorers.aggregate import Aggregation, resolve_aggregation
 from tts_search.scorers.sprm import EngineSPRM
 from tts_search.segmentation import DEFAULT_STEP_RULE, Segmenter, StepRule
+from tts_search.selection.selectors import resolve_selector
+from tts_search.selection.votes import final_answer
 from tts_search.strategies.beam import StepBeamSearch
 from tts_search.strategies.best_first import BestFirst
 from tts_search.strategies.best_of_n import BestOfN

@@ -12,8 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tts_search import DVTS, MCTS, BestFirst, BestOfN, Expand, Repeat, SearchResult, StepBeamSearch, Tree, Until
 from tts_search.core.protocols import Plan, Strategy
-from tts_search.core.result import SELECTORS
 from tts_search.errors import InvalidInputError
+from tts_search.selection.selectors import SELECTORS
 from tts_search.testing import FakeGenerator, FakeScorer, run_search
 
 small = st.integers(1, 4)

@@ -14,8 +14,8 @@ import typer
 
 from tts_search import api, discovery
 from tts_search.api import EFFORTS, GENERATORS, STRATEGIES
-from tts_search.core.result import SELECTORS
 from tts_search.models import EMBEDDED
+from tts_search.selection.selectors import SELECTORS
 
 SCORERS = (*api.SCORERS, "none")
 _MODEL, _SEARCH, _SAMPLING, _OUTPUT = "Model", "Search", "Sampling", "Output"

@@ -19,9 +19,10 @@ from tts_search.cli.engine import open_searcher
 from tts_search.cli.outcomes import EXIT_CODES, NO_ANSWER, outcomes
 from tts_search.cli.plugins import import_object, is_object
 from tts_search.core.protocols import Strategy
-from tts_search.core.result import SELECTORS, SearchResult
+from tts_search.core.result import SearchResult
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
+from tts_search.selection.selectors import SELECTORS
 from tts_search.strategies.best_of_n import BestOfN
 
 HELP_BELOW = f"""[bold]Examples[/bold]

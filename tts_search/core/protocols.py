@@ -1,4 +1,4 @@
-"""The contracts: what a strategy, a generator, a scorer and a tokenizer are to each other.
+"""The contracts: what a strategy, a generator, a scorer, a selector and a tokenizer are to each other.
 
 Plug-in authors read this page. It holds no algorithm; `tts_search.testing` has a suite that checks each contract.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from tts_search.core.result import Candidate
 from tts_search.core.tree import Node, Trajectory, Tree
 from tts_search.segmentation import Vocabulary
 
@@ -186,3 +187,19 @@ class Scorer(Protocol):
     def score(self, trajectories: Sequence[Trajectory]) -> Sequence[Sequence[float]]:
         """For each trajectory one value in [0, 1] per finished step, in order; see `Scores` for how to count tokens."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Chooses among candidates (at least one is given) by index.
+
+    `needs_answers`: every candidate is answered before the choice, and those tokens stand in `Usage.answer_tokens`.
+    `needs_scores`: it means nothing without a scorer. `decided(candidates, remaining, margin)`: whether candidates yet
+    to come (`remaining` of them, None if unknown) could change the choice by more than `margin`; None: it cannot tell.
+    """
+
+    name: str
+    choose: Callable[[Sequence[Candidate]], int]
+    needs_answers: bool = False
+    needs_scores: bool = False
+    decided: Callable[[Sequence[Candidate], int | None, float], bool] | None = None

@@ -1,20 +1,14 @@
-"""What a search returns, and the selectors that choose the path it answers from.
-
-Knows candidates and their numbers; it knows no engine and runs nothing.
-"""
+"""What a search returns: the answer, the path it was given from, the candidates, and what all of it cost."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from tts_search.core.budget import Usage
 from tts_search.core.tree import Tree
-from tts_search.errors import InvalidInputError
 
 
 class StopReason(StrEnum):
@@ -52,131 +46,6 @@ class Candidate:
     mean_logprob: float
     answer: str | None = None
     vote: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Selector:
-    """Chooses among candidates (at least one is given) by index.
-
-    `needs_answers`: every candidate is answered before the choice, and those tokens stand in `Usage.answer_tokens`.
-    `needs_scores`: it means nothing without a scorer. `decided(candidates, remaining, margin)`: whether candidates yet
-    to come (`remaining` of them, None if unknown) could change the choice by more than `margin`; None: it cannot tell.
-    """
-
-    name: str
-    choose: Callable[[Sequence[Candidate]], int]
-    needs_answers: bool = False
-    needs_scores: bool = False
-    decided: Callable[[Sequence[Candidate], int | None, float], bool] | None = None
-
-
-def best(candidates: Sequence[Candidate]) -> int:
-    """The highest trajectory score (paper, Eq. 7); the first of equals."""
-    return max(range(len(candidates)), key=lambda i: (candidates[i].score, -i))
-
-
-def majority(candidates: Sequence[Candidate]) -> int:
-    """The answer given most often; among equals the one with the best-scored path."""
-    return _vote(candidates, [1.0] * len(candidates))
-
-
-def weighted_majority(candidates: Sequence[Candidate]) -> int:
-    """The answer whose paths' scores add up highest."""
-    return _vote(candidates, [c.score for c in candidates])
-
-
-def mean_logprob(candidates: Sequence[Candidate]) -> int:
-    """The path of the highest mean log-probability."""
-    return max(range(len(candidates)), key=lambda i: (candidates[i].mean_logprob, -i))
-
-
-def _vote(candidates: Sequence[Candidate], weights: Sequence[float]) -> int:
-    votes = _count(candidates, weights)
-    if not votes:
-        return best(candidates)
-    most = max(votes.values())
-    winners = [i for i, c in enumerate(candidates) if c.vote is not None and votes[c.vote] >= most]
-    return max(winners, key=lambda i: (candidates[i].score, -i))
-
-
-def _count(candidates: Sequence[Candidate], weights: Sequence[float]) -> dict[str, float]:
-    votes: dict[str, float] = {}
-    for candidate, weight in zip(candidates, weights, strict=True):
-        if candidate.vote is not None:
-            votes[candidate.vote] = votes.get(candidate.vote, 0.0) + weight
-    return votes
-
-
-def _best_decided(candidates: Sequence[Candidate], _: int | None, margin: float) -> bool:
-    """No score exceeds 1, so nothing beats a leader at `1 - margin` by more than the margin."""
-    return candidates[best(candidates)].score >= 1.0 - margin
-
-
-def _votes_decided(candidates: Sequence[Candidate], weights: Sequence[float], remaining: int | None) -> bool:
-    """The leader's lead is more than all remaining votes (of weight 1 at most) together."""
-    first, second, *_ = [*sorted(_count(candidates, weights).values(), reverse=True), 0.0, 0.0]
-    return remaining is not None and first - second > remaining
-
-
-SELECTORS: dict[str, Selector] = {
-    "best": Selector("best", best, needs_scores=True, decided=_best_decided),
-    "majority": Selector(
-        "majority",
-        majority,
-        needs_answers=True,
-        decided=lambda candidates, remaining, _: _votes_decided(candidates, [1.0] * len(candidates), remaining),
-    ),
-    "weighted": Selector(
-        "weighted",
-        weighted_majority,
-        needs_answers=True,
-        needs_scores=True,
-        decided=lambda candidates, remaining, _: _votes_decided(candidates, [c.score for c in candidates], remaining),
-    ),
-    "logprob": Selector("logprob", mean_logprob, needs_answers=True),
-}
-
-
-def resolve_selector(selector: str | Selector | Callable[[Sequence[Candidate]], int]) -> Selector:
-    """A name of the table above, a `Selector`, or a function over answered candidates."""
-    if isinstance(selector, Selector):
-        return selector
-    if callable(selector):
-        return Selector(getattr(selector, "__name__", repr(selector)), selector, needs_answers=True)
-    if selector not in SELECTORS:
-        raise InvalidInputError(f"unknown selector {selector!r}: choose from {', '.join(SELECTORS)}")
-    return SELECTORS[selector]
-
-
-def final_answer(text: str) -> str | None:
-    r"""The part of an answer that two answers must share to agree; None for an empty one.
-
-    The last `\boxed{...}`, else what follows the last "answer is" or "answer:", else the last line; white space folded,
-    dollars and a final full stop dropped.
-    """
-    boxed = _last_boxed(text)
-    if boxed is None:
-        said = re.findall(r"answer(?:\s+is|\s*:)\s*(\S[^\n]*)", text, flags=re.IGNORECASE)
-        lines = [line for line in text.splitlines() if line.strip()]
-        boxed = said[-1] if said else lines[-1] if lines else ""
-    folded = " ".join(boxed.split()).rstrip(" .").strip("$").rstrip(".").strip()
-    return folded or None
-
-
-def _last_boxed(text: str) -> str | None:
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    depth = 0
-    begin = start + len("\\boxed{")
-    for position in range(begin, len(text)):
-        if text[position] == "{":
-            depth += 1
-        elif text[position] == "}":
-            if depth == 0:
-                return text[begin:position]
-            depth -= 1
-    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,8 +17,8 @@ from typing import TypeVar
 
 from tts_search.core.budget import Budget, Usage
 from tts_search.core.draw import Draw
-from tts_search.core.protocols import Expand, Generator, Question, Sampling, Strategy, Until
-from tts_search.core.result import Candidate, SearchResult, Selector, Step, StopReason
+from tts_search.core.protocols import Expand, Generator, Question, Sampling, Selector, Strategy, Until
+from tts_search.core.result import Candidate, SearchResult, Step, StopReason
 from tts_search.core.sampler import Sampler
 from tts_search.core.scoring import Scoring
 from tts_search.core.tree import Ending, Node, Tree

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tts_search.core.result import SELECTORS, Candidate, Selector
+from tts_search.core.protocols import Selector
+from tts_search.core.result import Candidate
 from tts_search.evaluation.runs import Record
 from tts_search.metrics import Floats, Interval, bootstrap, paired_difference
+from tts_search.selection.selectors import SELECTORS
 
 RANDOM, ORACLE = "a path at random", "oracle"
 

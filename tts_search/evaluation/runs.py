@@ -17,7 +17,7 @@ from typing import Any
 
 from tts_search.api import Searcher, SelectorLike
 from tts_search.core.protocols import Strategy
-from tts_search.core.result import SearchResult, resolve_selector
+from tts_search.core.result import SearchResult
 from tts_search.core.tree import Tree
 from tts_search.embedded import MODEL_FOLDER
 from tts_search.errors import InvalidInputError
@@ -25,6 +25,7 @@ from tts_search.evaluation.datasets import Dataset, Problem
 from tts_search.grading import Grader
 from tts_search.grading.named import resolve_grader
 from tts_search.models import EMBEDDED
+from tts_search.selection.selectors import resolve_selector
 from tts_search.store import RunLog
 
 Record = dict[str, Any]

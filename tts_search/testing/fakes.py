@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from tts_search.core.protocols import Completion, Generator, Question, Request, Sampling, Scorer, Strategy
-from tts_search.core.result import Candidate, SearchResult, Selector, final_answer, resolve_selector
+from tts_search.core.protocols import Completion, Generator, Question, Request, Sampling, Scorer, Selector, Strategy
+from tts_search.core.result import Candidate, SearchResult
 from tts_search.core.runner import Job, OnProgress, Runner
 from tts_search.core.scoring import Scoring
 from tts_search.core.tree import Trajectory, Tree
@@ -23,6 +23,8 @@ from tts_search.errors import GeneratorError
 from tts_search.scorers.aggregate import geometric_mean
 from tts_search.scorers.sprm import EngineSPRM
 from tts_search.segmentation import Segmenter
+from tts_search.selection.selectors import resolve_selector
+from tts_search.selection.votes import final_answer
 from tts_search.strategies.best_of_n import BestOfN
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tts_search.api import Searcher
-from tts_search.core.result import SearchResult, Selector
+from tts_search.core.protocols import Selector
+from tts_search.core.result import SearchResult
 from tts_search.grading import Grader
 from tts_search.store import claim
 from tts_search.strategies.best_of_n import BestOfN

@@ -7,16 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tts_search.core.budget import Usage
-from tts_search.core.result import (
-    SELECTORS,
-    Candidate,
-    SearchResult,
-    Step,
-    StopReason,
-    final_answer,
-    resolve_selector,
-)
+from tts_search.core.result import Candidate, SearchResult, Step, StopReason
 from tts_search.errors import InvalidInputError
+from tts_search.selection.selectors import SELECTORS, resolve_selector
+from tts_search.selection.votes import final_answer
 
 
 def candidate(score: float, vote: str | None, logprob: float = -1.0) -> Candidate:

@@ -1,0 +1,1 @@
+"""From candidates to one: what an answer counts as in a vote, and who chooses."""
