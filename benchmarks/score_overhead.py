@@ -26,8 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tts_search.core.protocols import Request, Sampling
-from tts_search.generators import vllm_engine
 from tts_search.generators.vllm import VLLMGenerator
+from tts_search.generators.vllm import engine as vllm_engine
 from tts_search.head import SPRM, SPRMConfig, head_folder
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0)

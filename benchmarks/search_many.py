@@ -27,8 +27,8 @@ from rich.table import Table
 from tts_search import DVTS, MCTS, BestFirst, BestOfN, Completion, Request, Searcher, StepBeamSearch, Until
 from tts_search.core.protocols import Strategy
 from tts_search.embedded.puzzles import held_out
-from tts_search.generators import vllm_engine
 from tts_search.generators.vllm import VLLMGenerator
+from tts_search.generators.vllm import engine as vllm_engine
 from tts_search.head import head_folder
 from tts_search.models import EMBEDDED, model_folder
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.checkpoints import TOKENIZER_KINDS, write_tokenizer
 from tests.smollm2 import find_smollm2
 from tts_search.errors import InvalidInputError
+from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.segmentation import (
     Contains,
     Exact,
@@ -27,7 +28,6 @@ from tts_search.segmentation import (
     rule_from_json,
     rule_to_json,
 )
-from tts_search.tokenizer import PretrainedTokenizer
 
 PROPERTY = settings(max_examples=60)
 STEP = ".\n\n"

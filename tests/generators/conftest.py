@@ -55,11 +55,11 @@ def in_process() -> Iterator[None]:
     """Let generators that start within run vLLM in this process, and undo what vLLM does to it."""
     import torch._dynamo
 
-    from tests.generators.vllm_inprocess import InProcessEngine
+    from tests.generators.vllm.inprocess import InProcessEngine
 
     threads, set_threads, environment = torch.get_num_threads(), torch.set_num_threads, dict(os.environ)
     patch = pytest.MonkeyPatch()
-    patch.setattr("tts_search.generators.vllm_engine.launch", InProcessEngine)
+    patch.setattr("tts_search.generators.vllm.engine.launch", InProcessEngine)
     patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     patch.setenv("VLLM_CPU_CI_ENV", "1")
     try:

@@ -19,10 +19,10 @@ from tests.training.texts import line, write_lines
 from tts_search.api import Searcher
 from tts_search.cli import app
 from tts_search.errors import InvalidInputError
+from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.head import CONFIG_FILE, SPRM, WEIGHTS_FILE, SPRMConfig
 from tts_search.metrics import Interval
 from tts_search.segmentation import Contains, Segmenter, TokenIds
-from tts_search.tokenizer import PretrainedTokenizer
 from tts_search.training import states
 from tts_search.training.fit import FitSettings, fit_head, part_of, score
 from tts_search.training.judge import REPORT_FILE, judge

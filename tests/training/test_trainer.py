@@ -19,9 +19,9 @@ from trl.generation.vllm_generation import VLLMGeneration
 from tests.training.joint import WIDTH, correctness, questions, settings, trainer, write_policy
 from tts_search.api import Searcher
 from tts_search.errors import HeadMismatchError, InvalidInputError, TrainingError
+from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.head import FOLDER, SPRM, WEIGHTS_FILE, SPRMConfig
 from tts_search.segmentation import Segmenter
-from tts_search.tokenizer import PretrainedTokenizer
 from tts_search.training.interrupt import SIGNALS
 from tts_search.training.losses import process_loss
 from tts_search.training.settings import ReflectiveConfig

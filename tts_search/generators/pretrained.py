@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from tts_search.core.protocols import Sampling
+from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.head import SPRMConfig
-from tts_search.tokenizer import PretrainedTokenizer
 
 
 class PretrainedGenerator:

@@ -23,7 +23,7 @@ from transformers.cache_utils import DynamicCache
 from transformers.utils import logging
 
 from tts_search.errors import InvalidInputError, ModelNotFoundError, ScorerError
-from tts_search.prefix_cache import PrefixCache
+from tts_search.generators.transformers.prefix_cache import PrefixCache
 
 
 class Qwen2ForProcessRewardModel(Qwen2PreTrainedModel):

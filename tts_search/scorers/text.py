@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from tts_search.core.tree import Trajectory
-from tts_search.tokenizer import THINKING_TAGS
+from tts_search.generators.tokenizer import THINKING_TAGS
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tts_search.core.tree import Trajectory
 from tts_search.errors import ScorerError
+from tts_search.generators.tokenizer import THINKING_TAGS
 from tts_search.scorers.text import question_text
-from tts_search.tokenizer import THINKING_TAGS
 
 Grader = Callable[[str, str], bool]
 """Whether an answer's text agrees with a reference; those of `tts_search.grading`, or a function of yours."""

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from tts_search.errors import InvalidInputError
+from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.head import FOLDER, SPRM, Readout, SPRMConfig, check_free, is_head
 from tts_search.models import EMBEDDED, model_folder
 from tts_search.scorers.aggregate import resolve_aggregation
 from tts_search.segmentation import DEFAULT_STEP_RULE, Segmenter, StepRule, TokenIds
-from tts_search.tokenizer import PretrainedTokenizer
 from tts_search.training.judge import REPORT_FILE, HeadReport, judge
 from tts_search.training.probe import ProbeSettings, fit_probe
 from tts_search.training.states import Reader, step_states

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tts_search.generators.kv_cache import SlotCache, slot_mask
-from tts_search.prefix_cache import PrefixCache, States
+from tts_search.generators.transformers.kv_cache import SlotCache, slot_mask
+from tts_search.generators.transformers.prefix_cache import PrefixCache, States
 
 CPU = torch.device("cpu")
 TOKENS = st.lists(st.integers(0, 2), max_size=12).map(tuple)

@@ -18,13 +18,13 @@ from typer.testing import CliRunner
 pytest.importorskip("openai")
 
 from tests.checkpoints import write_head, write_tokenizer
-from tests.generators.openai_server import KEY, LOGPROB, MODEL, ByHeart, by_heart
+from tests.generators.openai.misbehaving_server import KEY, LOGPROB, MODEL, ByHeart, by_heart
 from tts_search.api import Searcher
 from tts_search.cli import app
 from tts_search.core.protocols import Completion, Request, Sampling
 from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError, TTSError
 from tts_search.generators.openai import OpenAIGenerator
-from tts_search.tokenizer import PretrainedTokenizer
+from tts_search.generators.tokenizer import PretrainedTokenizer
 
 TEXT = "First, add the two largest: 13 + 9 = 22.\n\nNow 52 + 9 = 61.\n\nWait, naïve 你好.\n\n</think>It is 87."
 
@@ -59,7 +59,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     async def at_once(self: object, attempt: int) -> None:
         await asyncio.sleep(0)
 
-    monkeypatch.setattr("tts_search.generators.openai_endpoint.Endpoint.back_off", at_once)
+    monkeypatch.setattr("tts_search.generators.openai.endpoint.Endpoint.back_off", at_once)
 
 
 def request(

@@ -29,7 +29,7 @@ def serving(folder: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tts_search.generators.vllm_serve", str(folder), "--port", str(port)]
+    command = [sys.executable, "-m", "tts_search.generators.vllm.server", str(folder), "--port", str(port)]
     command += ["--host", "127.0.0.1", "--dtype", "float32", "--enforce-eager", "--disable-uvicorn-access-log"]
     command += ["--kv-cache-memory-bytes", str(50 * 2**20), "--max-num-seqs", "32"]
     with tempfile.TemporaryFile("w+") as log:

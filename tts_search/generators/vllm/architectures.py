@@ -25,7 +25,7 @@ from vllm.model_executor.models.qwen2 import Qwen2ForCausalLM
 from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
 from vllm.utils.torch_utils import set_default_torch_dtype
 
-from tts_search.generators.vllm_plugin import FLOOR, SCALE, SCORE_LIMIT, score_columns, widened
+from tts_search.generators.vllm.plugin import FLOOR, SCALE, SCORE_LIMIT, score_columns, widened
 from tts_search.head import SPRM
 
 Base = LlamaForCausalLM if TYPE_CHECKING else object  # the three backbones have the same shape
@@ -42,7 +42,7 @@ class SPRMMixin(Base):
         if not settings:
             raise ValueError(
                 f'{type(self).__name__} needs additional_config={{"sprm": {{"head": folder, "vocab_size": int}}}}: '
-                "build it with tts_search.generators.vllm_plugin.sprm_engine_args"
+                "build it with tts_search.generators.vllm.plugin.sprm_engine_args"
             )
         if get_pp_group().world_size > 1:
             raise ValueError("an SPRM head in the engine does not work with pipeline parallelism: use tensor parallel")

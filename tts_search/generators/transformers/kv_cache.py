@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from tts_search.errors import InvalidInputError
-from tts_search.prefix_cache import States
+from tts_search.generators.transformers.prefix_cache import States
 
 
 class _SlotLayer(DynamicLayer):

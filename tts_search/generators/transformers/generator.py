@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError, InvalidInputError, MissingDependencyError, ModelNotFoundError
 from tts_search.generators.pretrained import PretrainedGenerator
+from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.models import model_folder, model_name
-from tts_search.tokenizer import PretrainedTokenizer
 
 if TYPE_CHECKING:
-    from tts_search.generators.decoding import Decoder, Job
+    from tts_search.generators.transformers.decoding import Decoder, Job
     from tts_search.head import SPRM
 
 
@@ -72,7 +72,7 @@ class TransformersGenerator(PretrainedGenerator):
         if prefix_cache_tokens < 0:
             raise InvalidInputError(f"prefix_cache_tokens must not be negative, got {prefix_cache_tokens}")
         try:
-            from tts_search.generators.decoding import Decoder
+            from tts_search.generators.transformers.decoding import Decoder
         except ImportError as error:
             raise MissingDependencyError(
                 f"the transformers generator needs torch and transformers ({error}): pip install torch transformers"
@@ -105,7 +105,7 @@ class TransformersGenerator(PretrainedGenerator):
             GeneratorError: the request does not fit the context, the model's logits are NaN, the engine ran out of
                 memory, or it is closed.
         """
-        from tts_search.generators.decoding import Job
+        from tts_search.generators.transformers.decoding import Job
 
         self._check(request)
         if not request.seeds:

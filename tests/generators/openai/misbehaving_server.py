@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tts_search.tokenizer import PretrainedTokenizer
+from tts_search.generators.tokenizer import PretrainedTokenizer
 
 KEY = "sk-secret-4711"
 LOGPROB = -0.25

@@ -15,7 +15,7 @@ from typing import Any
 from tts_search.core.protocols import Sampling
 from tts_search.errors import GeneratorError, InvalidInputError
 from tts_search.generators.engine_requests import SEED_MASK, Run
-from tts_search.generators.vllm_plugin import read_score
+from tts_search.generators.vllm.plugin import read_score
 
 
 def start(chosen: Mapping[str, Any], extra: Mapping[str, Any]) -> Any:

@@ -15,12 +15,12 @@ from pydantic import AliasChoices, BaseModel, Field, NonNegativeInt, ValidationE
 from tts_search.core.protocols import Request
 from tts_search.errors import GeneratorError
 from tts_search.generators.engine_requests import SEED_MASK
-from tts_search.generators.vllm_plugin import read_score
+from tts_search.generators.vllm.plugin import read_score
 
 TOKEN_ID = "token_id:"  # how vLLM writes a token when asked to write ids
 ENDINGS = {"eos": "stop", "eos_token": "stop", "stop_sequence": "stop"}  # as Together and TGI say it
 NO_HEAD = (
-    "for scores, start the server with `python -m tts_search.generators.vllm_serve MODEL`; without, pass head=None"
+    "for scores, start the server with `python -m tts_search.generators.vllm.server MODEL`; without, pass head=None"
 )
 QUIET_CHUNK_TOKENS = 16  # tokens to a chunk on vLLM, where nobody watches the progress
 

@@ -52,7 +52,7 @@ def test_it_is_a_generator_and_starts_nothing_by_itself(checkpoints: Checkpoints
 
 
 def test_a_missing_vllm_names_the_extra(checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tts_search.generators.vllm.find_spec", lambda name: None)
+    monkeypatch.setattr("tts_search.generators.vllm.generator.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"tts-search\[vllm\]"):
         VLLMGenerator(checkpoints("qwen2"))
 
@@ -167,8 +167,8 @@ def test_a_tree_stays_on_one_data_parallel_rank(
                 )
                 await generator.generate(request)
 
-    monkeypatch.setattr("tts_search.generators.vllm_engine.run", run)
-    monkeypatch.setattr("tts_search.generators.vllm_engine.start", lambda *_: SimpleNamespace(shutdown=lambda: None))
+    monkeypatch.setattr("tts_search.generators.vllm.engine.run", run)
+    monkeypatch.setattr("tts_search.generators.vllm.engine.start", lambda *_: SimpleNamespace(shutdown=lambda: None))
     run_in_process(VLLMGenerator(checkpoints("qwen2"), engine_args=engine_args), work)
     assert len(ranks) == 7
     assert {len(seen) for seen in ranks.values()} == {1}

@@ -1,6 +1,6 @@
 """Starts vLLM's OpenAI-compatible server on a model folder so that it scores while it generates.
 
-    python -m tts_search.generators.vllm_serve MODEL --port 8000
+    python -m tts_search.generators.vllm.server MODEL --port 8000
 
 is `vllm serve MODEL --port 8000` with the arguments that put the folder's SPRM head into the engine, the account of the
 prefix cache, and what a machine without a GPU needs. All other arguments are vLLM's own. `--print` only shows the
@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from tts_search.errors import MissingDependencyError, TTSError
-from tts_search.generators.vllm import read_config, score_in_engine
-from tts_search.generators.vllm_engine import suited
+from tts_search.generators.vllm.engine import suited
+from tts_search.generators.vllm.generator import read_config, score_in_engine
 from tts_search.models import model_folder
 
 
@@ -57,7 +57,7 @@ def command(arguments: Sequence[str]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Become the server."""
     parser = argparse.ArgumentParser(
-        prog="python -m tts_search.generators.vllm_serve",
+        prog="python -m tts_search.generators.vllm.server",
         description="vllm serve, with step scores. Arguments that are not listed here are passed on to vLLM.",
         allow_abbrev=False,
     )

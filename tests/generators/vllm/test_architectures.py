@@ -9,8 +9,8 @@ import torch
 
 pytest.importorskip("vllm")
 
-from tts_search.generators.vllm_models import append_columns, carry, uncarry
-from tts_search.generators.vllm_plugin import CLAMPED, SCORE_LIMIT, read_score, score_columns, widened
+from tts_search.generators.vllm.architectures import append_columns, carry, uncarry
+from tts_search.generators.vllm.plugin import CLAMPED, SCORE_LIMIT, read_score, score_columns, widened
 
 SCORES = torch.tensor([0.0, 1e-4, -0.5, 3.25, -17.1234567, 63.9, -250.0, 4000.0])
 

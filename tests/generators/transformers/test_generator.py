@@ -390,7 +390,7 @@ def test_bad_arguments(folder: Path, tmp_path: Path) -> None:
 
 
 def test_missing_torch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tts_search.generators.decoding", None)  # what a failing import looks like
+    monkeypatch.setitem(sys.modules, "tts_search.generators.transformers.decoding", None)
     with pytest.raises(MissingDependencyError, match="pip install"):
         TransformersGenerator(folder)
 

@@ -1,8 +1,8 @@
 """vLLM as a generator: continuous batching, prefix caching, and step scores out of the generating engine.
 
 One engine request per seed, all at once; vLLM batches whatever is in flight. Where the model has an SPRM head, the
-engine runs a model class that carries it (`vllm_models`), and every sampled token comes back with the head's logit: no
-second pass, no second copy of the weights. This module knows no steps; it applies the head's readout, and no more.
+engine runs a model class that carries it (`architectures`), and every sampled token comes back with the head's logit:
+no second pass, no second copy of the weights. This module knows no steps; it applies the head's readout, and no more.
 
 Without a GPU, vLLM spawns its processes, so a script that uses it needs `if __name__ == "__main__":`.
 """
@@ -20,13 +20,13 @@ from typing import Any, Literal
 
 from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError, InvalidInputError, MissingDependencyError, ModelNotFoundError
-from tts_search.generators import vllm_engine
 from tts_search.generators.engine_requests import Completing, Run
 from tts_search.generators.pretrained import PretrainedGenerator
-from tts_search.generators.vllm_plugin import ARCHITECTURES, score_columns, sprm_engine_args
+from tts_search.generators.tokenizer import PretrainedTokenizer
+from tts_search.generators.vllm import engine as vllm_engine
+from tts_search.generators.vllm.plugin import ARCHITECTURES, score_columns, sprm_engine_args
 from tts_search.head import SPRM, SPRMConfig, head_folder
 from tts_search.models import model_folder, model_name
-from tts_search.tokenizer import PretrainedTokenizer
 
 
 class VLLMGenerator(PretrainedGenerator):

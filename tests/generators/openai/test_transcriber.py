@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.checkpoints import train_tokenizer
-from tts_search.generators.openai_text import Transcriber, stop_index
-from tts_search.tokenizer import PretrainedTokenizer
+from tts_search.generators.openai.transcriber import Transcriber, stop_index
+from tts_search.generators.tokenizer import PretrainedTokenizer
 
 PIECES = ["a", "largest", " 13", ".", "\n", ".\n\n", "</think>", "<|im_end|>", "你", " + ", "</", "think>"]
 

@@ -11,7 +11,7 @@ from tests.checkpoints import TOKENIZER_KINDS, write_checkpoint, write_tokenizer
 from tests.smollm2 import MISSING, find_smollm2
 from tts_search.core.protocols import Sampling, Tokenizer
 from tts_search.errors import InvalidInputError, ModelNotFoundError
-from tts_search.tokenizer import PretrainedTokenizer
+from tts_search.generators.tokenizer import PretrainedTokenizer
 
 KINDS = (*TOKENIZER_KINDS, "smollm2")
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("vllm")
 
 from tts_search.errors import InvalidInputError, ModelNotFoundError
-from tts_search.generators.vllm_plugin import widened
-from tts_search.generators.vllm_serve import main, serve_arguments
+from tts_search.generators.vllm.plugin import widened
+from tts_search.generators.vllm.server import main, serve_arguments
 
 
 def test_a_head_goes_into_the_engine(checkpoints: Callable[..., Path]) -> None:

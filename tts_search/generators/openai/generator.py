@@ -1,9 +1,9 @@
 """An OpenAI-compatible server as a generator: `/v1/completions` of vLLM, SGLang, llama.cpp, or a hosted service.
 
 Where the server takes token ids and shows those it sampled, completions are exact to the token, and a vLLM server that
-carries the SPRM head (`vllm_serve`) returns its scores with them. Elsewhere texts are exchanged, which the local
-tokenizer reads. Every completion is streamed, so that silence is noticed, and a stream that is cut goes on where it
-ended. What each server gives and what is lost is in docs/endpoints.md.
+carries the SPRM head (`generators.vllm.server`) returns its scores with them. Elsewhere texts are exchanged,
+which the local tokenizer reads. Every completion is streamed, so that silence is noticed, and a stream that is cut goes
+on where it ended. What each server gives and what is lost is in docs/endpoints.md.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from typing import Literal
 from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError
 from tts_search.generators.engine_requests import TAIL_SEED, Completing, Run
-from tts_search.generators.openai_endpoint import Card, CutError, Endpoint, RefusedError
-from tts_search.generators.openai_text import Transcriber, stop_index
-from tts_search.generators.openai_wire import NO_HEAD, Answer, Body
+from tts_search.generators.openai.endpoint import Card, CutError, Endpoint, RefusedError
+from tts_search.generators.openai.transcriber import Transcriber, stop_index
+from tts_search.generators.openai.wire import NO_HEAD, Answer, Body
 from tts_search.generators.pretrained import PretrainedGenerator
-from tts_search.generators.vllm import read_config, score_in_engine
-from tts_search.generators.vllm_plugin import score_columns
+from tts_search.generators.tokenizer import PretrainedTokenizer
+from tts_search.generators.vllm.generator import read_config, score_in_engine
+from tts_search.generators.vllm.plugin import score_columns
 from tts_search.head import SPRMConfig
 from tts_search.models import model_folder
-from tts_search.tokenizer import PretrainedTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class OpenAIGenerator(PretrainedGenerator):
         tokenizer: folder or hub id of the model, for its tokenizer, its sampling defaults, and the SPRM head; None asks
             the server where its model came from. The weights are not needed.
         head: `"auto"` takes the scores of the head in the model folder if there is one, which asks for a server started
-            by `vllm_serve`; None takes none; or a head's folder.
+            by `tts_search.generators.vllm.server`; None takes none; or a head's folder.
         tokens: `"ids"` insists on token-exact completions, `"text"` exchanges texts, `"auto"` begins with ids and goes
             over to texts where the server refuses them.
         context_tokens: longest prefix plus completion; None is what the server says, else the model's config.

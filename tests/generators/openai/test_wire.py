@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tts_search.errors import GeneratorError
-from tts_search.generators.openai_wire import Answer
-from tts_search.generators.vllm_plugin import CLAMPED, SCALE
+from tts_search.generators.openai.wire import Answer
+from tts_search.generators.vllm.plugin import CLAMPED, SCALE
 
 COLUMNS = (512, 513)
 
@@ -61,7 +61,7 @@ def test_scores_come_out_of_their_columns() -> None:
     answer.take(chunk(token_ids=[8], logprobs=scored(8, CLAMPED, -1024.0)), COLUMNS)
     assert answer.rows[0] == 3.0
     assert answer.rows[1] != answer.rows[1], "a value that the server cut off is no score"
-    with pytest.raises(GeneratorError, match=r"server answered without the columns.*vllm_serve"):
+    with pytest.raises(GeneratorError, match=r"server answered without the columns.*vllm.server"):
         answer.take(chunk(token_ids=[9], logprobs={"token_logprobs": [-0.5], "top_logprobs": [{}]}), COLUMNS)
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tts_search.core.protocols import Sampling
-from tts_search.generators import sampling
-from tts_search.generators.sampling import Draws, draw
+from tts_search.generators.transformers import sampling
+from tts_search.generators.transformers.sampling import Draws, draw
 
 SETTINGS = st.builds(
     Sampling,

@@ -1,7 +1,7 @@
 """vLLM's entry point: tells every vLLM process which model classes carry an SPRM head.
 
 It registers names only, so that a process that serves another model imports nothing of this package. The classes are in
-`vllm_models`; who asks for them is `VLLMGenerator`, or a user of `vllm serve` with the settings of `sprm_engine_args`.
+`architectures`; who asks for them is `VLLMGenerator`, or a user of `vllm serve` with what `sprm_engine_args` says.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def register() -> None:
     from vllm import ModelRegistry
 
     for name in ARCHITECTURES.values():
-        ModelRegistry.register_model(name, f"tts_search.generators.vllm_models:{name}")
+        ModelRegistry.register_model(name, f"tts_search.generators.vllm.architectures:{name}")
 
 
 def score_columns(vocab_size: int) -> tuple[int, int]:

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError, HeadMismatchError
-from tts_search.generators.kv_cache import SlotCache, attention_windows, slot_mask
-from tts_search.generators.sampling import Draws, draw
+from tts_search.generators.transformers.kv_cache import SlotCache, attention_windows, slot_mask
+from tts_search.generators.transformers.prefix_cache import PrefixCache, States
+from tts_search.generators.transformers.sampling import Draws, draw
 from tts_search.head import SPRM
-from tts_search.prefix_cache import PrefixCache, States
 
 
 @dataclass(eq=False, slots=True)

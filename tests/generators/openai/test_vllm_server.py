@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 pytest.importorskip("vllm")
 pytest.importorskip("openai")
 
-from tests.generators import vllm_server
 from tests.generators.reference import largest_difference, reference
+from tests.generators.vllm import served as vllm_server
 from tts_search.api import Searcher
 from tts_search.cli import app
 from tts_search.core.protocols import Completion, Generator, Request, Sampling
@@ -29,7 +29,7 @@ from tts_search.embedded import MODEL_FOLDER
 from tts_search.errors import InvalidInputError
 from tts_search.generators.openai import OpenAIGenerator
 from tts_search.generators.transformers import TransformersGenerator
-from tts_search.generators.vllm_plugin import SCORE_LIMIT
+from tts_search.generators.vllm.plugin import SCORE_LIMIT
 from tts_search.strategies.mcts import MCTS
 from tts_search.testing.conformance import GeneratorConformance
 
