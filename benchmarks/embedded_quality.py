@@ -1,6 +1,6 @@
 """How good the embedded model is: accuracy by selector and k on held-out puzzles, with 95 % intervals.
 
-    python benchmarks/embedded_quality.py --questions 500 --pool 16
+    python -m benchmarks.embedded_quality --questions 500 --pool 16
 
 Samples afresh with its own plain sampler, so it measures the model and its head, not the library's engines.
 """
@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
+from tools.embedded.graded_samples import sample
+from tools.embedded.policy import TEMPERATURE
+from tools.embedded.quality import markdown, quality, trajectory_scores
 from tts_search.embedded import MODEL_FOLDER
-from tts_search.embedded.evaluate import markdown, quality, trajectory_scores
-from tts_search.embedded.policy import TEMPERATURE
 from tts_search.embedded.puzzles import held_out
-from tts_search.embedded.sampling import sample
 from tts_search.head import SPRM
 
 

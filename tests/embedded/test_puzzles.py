@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tools.embedded.traces import think
 from tts_search.embedded.puzzles import (
     LARGEST_RESULT,
     Puzzle,
@@ -23,7 +24,6 @@ from tts_search.embedded.puzzles import (
     parse_question,
     solve,
 )
-from tts_search.embedded.traces import think
 from tts_search.errors import InvalidInputError
 
 PUZZLE = Puzzle((4, 6, 9, 13), 87)

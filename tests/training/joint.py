@@ -9,8 +9,8 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 
+from tools.embedded.policy import new_policy
 from tts_search.embedded import MODEL_FOLDER
-from tts_search.embedded.policy import new_policy
 from tts_search.training.settings import ReflectiveConfig
 from tts_search.training.trainer import ReflectiveGRPOTrainer
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from tts_search.embedded.sampling import Sample
+from tools.embedded.graded_samples import Sample
 from tts_search.head import SPRM, SPRMConfig
 from tts_search.training.probe import ProbeSettings, fit_probe
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tts_search.embedded.sampling import Sample
+from tools.embedded.graded_samples import Sample
 from tts_search.head import SPRM
 from tts_search.metrics import Floats, auc, auc_within, best_of_k, bootstrap, majority_at_k, oracle_at_k
 

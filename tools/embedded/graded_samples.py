@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
-from tts_search.embedded.policy import MAX_NEW_TOKENS, TEMPERATURE, render
+from tools.embedded.policy import MAX_NEW_TOKENS, TEMPERATURE, render
+from tools.embedded.puzzle_tokenizer import END, END_THINK, PAD, STEP, token_id
 from tts_search.embedded.puzzles import Puzzle, expression
-from tts_search.embedded.tokenizer import END, END_THINK, PAD, STEP, token_id
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from tts_search.embedded.policy import draw_batch, encode, loss_of, new_policy, render
+from tools.embedded.graded_samples import step_tokens
+from tools.embedded.policy import draw_batch, encode, loss_of, new_policy, render
+from tools.embedded.puzzle_tokenizer import END, SPARE_IDS, STEP, padded_vocabulary, train_tokenizer
+from tools.embedded.traces import corpus, messages, think
 from tts_search.embedded.puzzles import LARGEST_RESULT, draw
-from tts_search.embedded.sampling import step_tokens
-from tts_search.embedded.tokenizer import END, SPARE_IDS, STEP, padded_vocabulary, train_tokenizer
-from tts_search.embedded.traces import corpus, messages, think
 
 
 def make() -> PreTrainedTokenizerFast:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from tools.embedded.puzzle_tokenizer import END, PAD, padded_vocabulary, token_id
+from tools.embedded.traces import Span, Trace, messages, near_miss, think
 from tts_search.embedded.puzzles import LARGEST_RESULT, Puzzle, draw
-from tts_search.embedded.tokenizer import END, PAD, padded_vocabulary, token_id
-from tts_search.embedded.traces import Span, Trace, messages, near_miss, think
 
 TEMPERATURE = 0.6
 MAX_NEW_TOKENS = 96

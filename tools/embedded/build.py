@@ -14,53 +14,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from tools.embedded.card import card
+from tools.embedded.graded_samples import sample
+from tools.embedded.head_fit import fit_head
+from tools.embedded.policy import TEMPERATURE, new_policy, train_policy
+from tools.embedded.puzzle_tokenizer import train_tokenizer
+from tools.embedded.quality import markdown, quality, trajectory_scores
+from tools.embedded.recipe import QUICK, Recipe
+from tools.embedded.traces import corpus
 from tts_search.embedded import MODEL_FOLDER
-from tts_search.embedded.card import card
-from tts_search.embedded.evaluate import markdown, quality, trajectory_scores
-from tts_search.embedded.head_fit import fit_head
-from tts_search.embedded.policy import TEMPERATURE, new_policy, train_policy
 from tts_search.embedded.puzzles import LARGEST_RESULT, draw, held_out
-from tts_search.embedded.sampling import sample
-from tts_search.embedded.tokenizer import train_tokenizer
-from tts_search.embedded.traces import corpus
 from tts_search.head import FOLDER
 
 QUALITY_FILE = "quality.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """All sizes of a build; the defaults make the model that ships."""
-
-    width: int = 128
-    blocks: int = 4
-    steps: int = 12_000
-    traces: int = 32
-    head_puzzles: int = 4_000
-    head_samples: int = 4
-    head_epochs: int = 40
-    questions: int = 500
-    pool: int = 16
-
-
-QUICK = Recipe(
-    width=32,
-    blocks=2,
-    steps=4,
-    traces=8,
-    head_puzzles=4,
-    head_samples=2,
-    head_epochs=1,
-    questions=4,
-    pool=2,
-)
-"""Goes through every stage in seconds and learns nothing: for tests."""
 
 
 def build(out: Path, *, seed: int, recipe: Recipe, command: str = "") -> dict[str, Any]:
@@ -126,7 +97,7 @@ def _say(line: str) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m tts_search.embedded.build",
+        prog="python -m tools.embedded.build",
         description="Build the embedded reflective model: train the tokenizer, the policy and its SPRM head from a "
         "seed, measure them on held-out puzzles, and write the model folder with its card.",
         epilog="The model that ships is made by `--seed 0` with all other settings left alone: about 75 minutes on "
@@ -142,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--quick makes a useless model: name another folder with --out, so that the shipped one stays")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     torch.set_num_threads(options.threads)
-    command = f"python -m tts_search.embedded.build --seed {options.seed}{' --quick' * options.quick}"
+    command = f"python -m tools.embedded.build --seed {options.seed}{' --quick' * options.quick}"
     try:
         report = build(options.out, seed=options.seed, recipe=QUICK if options.quick else Recipe(), command=command)
     except KeyboardInterrupt:

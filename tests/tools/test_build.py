@@ -10,12 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM
 
+from tools.embedded.build import QUALITY_FILE, build, main
+from tools.embedded.graded_samples import Sample, sample
+from tools.embedded.puzzle_tokenizer import SPARE_IDS
+from tools.embedded.quality import markdown, quality, trajectory_scores
+from tools.embedded.recipe import QUICK
 from tts_search.embedded import MODEL_FOLDER
-from tts_search.embedded.build import QUALITY_FILE, QUICK, build, main
-from tts_search.embedded.evaluate import markdown, quality, trajectory_scores
 from tts_search.embedded.puzzles import held_out
-from tts_search.embedded.sampling import Sample, sample
-from tts_search.embedded.tokenizer import SPARE_IDS
 from tts_search.head import SPRM, SPRMConfig
 
 
@@ -45,7 +46,7 @@ def test_an_interrupted_build_leaves_what_was_there(tmp_path: Path, monkeypatch:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tts_search.embedded.build.fit_head", interrupt)
+    monkeypatch.setattr("tools.embedded.build.fit_head", interrupt)
     assert main(["--quick", "--out", str(out)]) == 130
     assert [path.name for path in tmp_path.rglob("*")] == ["model", "kept"]
 

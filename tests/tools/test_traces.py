@@ -8,8 +8,8 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tools.embedded.traces import HINTS, WORDINGS, messages, think
 from tts_search.embedded.puzzles import Puzzle, after, all_moves, draw, grade, is_solvable, parse_question
-from tts_search.embedded.traces import HINTS, WORDINGS, messages, think
 
 seeds = st.integers(0, 2**32)
 STEP = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)(?: left ([\d, ]+))?")

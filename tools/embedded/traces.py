@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from tools.embedded.puzzle_tokenizer import END_THINK, STEP
 from tts_search.embedded.puzzles import LARGEST_TARGET, Move, Puzzle, after, all_moves, is_solvable
-from tts_search.embedded.tokenizer import END_THINK, STEP
 
 WORDINGS = (
     "Using the numbers {numbers}, make {target}.",

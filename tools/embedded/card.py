@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tts_search.embedded.evaluate import markdown
-
-if TYPE_CHECKING:
-    from tts_search.embedded.build import Recipe
+from tools.embedded.quality import markdown
+from tools.embedded.recipe import Recipe
 
 
 def card(report: dict[str, Any], recipe: Recipe, parameters: int) -> str:
@@ -72,7 +70,7 @@ mean over them is taken.
 
 *SPRM* takes the trajectory of the highest geometric mean of step scores. The AUC of that score is {overall:.3f}
 overall and {within:.3f} [{low:.3f}, {high:.3f}] within a question. `quality.json` holds the same numbers;
-`python benchmarks/embedded_quality.py` measures them again.
+`python -m benchmarks.embedded_quality` measures them again.
 
 ## Made by
 

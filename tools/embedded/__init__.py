@@ -1,0 +1,1 @@
+"""How the model that ships is made: `python -m tools.embedded.build`."""
