@@ -21,10 +21,10 @@ import torch
 from tts_search import Searcher
 from tts_search.embedded import MODEL_FOLDER
 from tts_search.evaluation.datasets import load_dataset
-from tts_search.evaluation.joint import SAMPLES, Arm, JointSchedule, train_arm
-from tts_search.evaluation.pool import sample_pool
 from tts_search.evaluation.runs import Evaluation
 from tts_search.metrics import bootstrap
+from tts_search.paper.joint import SAMPLES, Arm, JointSchedule, train_arm
+from tts_search.paper.sample_pool import sample_pool
 from tts_search.store import RunLog
 from tts_search.training.curves import aha_step, plot
 

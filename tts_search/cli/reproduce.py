@@ -19,7 +19,7 @@ from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
 
 if TYPE_CHECKING:
-    from tts_search.evaluation.reproduce import Item
+    from tts_search.paper.study import Item
 
 REPORTS = ("report.html", "report.md")
 
@@ -78,9 +78,9 @@ def reproduce(
     With the embedded model nothing is downloaded. Interrupt it and run it again: it goes on.
     """
     with outcomes(debug):
-        from tts_search.evaluation import paper
-        from tts_search.evaluation import reproduce as frame
         from tts_search.evaluation.datasets import PUZZLES, load_dataset
+        from tts_search.paper import items as paper
+        from tts_search.paper import study as frame
         from tts_search.store import RunLog
 
         caps = [cap for cap in parse_budgets(budgets) if cap is not None]
@@ -134,10 +134,10 @@ def training_items() -> Sequence[Item]:
     Raises:
         MissingDependencyError: what trains them is not installed.
     """
-    from tts_search.evaluation.joint import check_installed
+    from tts_search.paper.joint import check_installed
 
     check_installed()
-    from tts_search.evaluation.paper_training import ITEMS
+    from tts_search.paper.training_items import ITEMS
 
     return ITEMS
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tts_search.embedded.puzzles import parse_question
-from tts_search.evaluation import paper
-from tts_search.evaluation.joint import LOSSES, SAMPLES, Arm, ArmLoss, JointSchedule, held_out_pool, joint_arms
 from tts_search.evaluation.plots import Curve, curves
-from tts_search.evaluation.pool import Pool
-from tts_search.evaluation.reproduce import Finding, Item, Study
-from tts_search.evaluation.reward_models import table_2
-from tts_search.evaluation.step_scores import first_error
 from tts_search.evaluation.tables import percent
 from tts_search.metrics import Floats, Interval, auc_within, bootstrap, paired_difference
+from tts_search.paper import items as paper
+from tts_search.paper.joint import LOSSES, SAMPLES, Arm, ArmLoss, JointSchedule, held_out_pool, joint_arms
+from tts_search.paper.reward_models import table_2
+from tts_search.paper.sample_pool import Pool
+from tts_search.paper.step_scores import first_error
+from tts_search.paper.study import Finding, Item, Study
 from tts_search.training.curves import aha_step
 from tts_search.training.trajectories import GradedTrajectory
 

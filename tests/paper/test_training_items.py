@@ -20,14 +20,15 @@ from tts_search import Searcher
 from tts_search.cli import app
 from tts_search.embedded import MODEL_FOLDER
 from tts_search.errors import InvalidInputError
-from tts_search.evaluation import joint, paper_training, reward_models
 from tts_search.evaluation.datasets import load_dataset
-from tts_search.evaluation.joint import Arm, JointSchedule, joint_arms, train_arm
-from tts_search.evaluation.paper_training import Joint, Known, figure_3, figure_4, figure_7, known_pairs, table_3
-from tts_search.evaluation.pool import Pool
-from tts_search.evaluation.reproduce import Finding, Study
-from tts_search.evaluation.reward_models import PRM, RewardModel, RewardSchedule, RewardScores, reward_scores, table_2
 from tts_search.evaluation.runs import weights
+from tts_search.paper import joint, reward_models
+from tts_search.paper import training_items as paper_training
+from tts_search.paper.joint import Arm, JointSchedule, joint_arms, train_arm
+from tts_search.paper.reward_models import PRM, RewardModel, RewardSchedule, RewardScores, reward_scores, table_2
+from tts_search.paper.sample_pool import Pool
+from tts_search.paper.study import Finding, Study
+from tts_search.paper.training_items import Joint, Known, figure_3, figure_4, figure_7, known_pairs, table_3
 from tts_search.store import RunLog
 from tts_search.training.trajectories import GradedTrajectory
 

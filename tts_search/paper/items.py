@@ -12,11 +12,11 @@ import numpy as np
 
 from tts_search.core.protocols import Until
 from tts_search.evaluation.plots import Curve, curves
-from tts_search.evaluation.reproduce import Finding, Item, Study
-from tts_search.evaluation.scaling import fit_scaling_law, plot_scaling_law
-from tts_search.evaluation.step_scores import step_scores
 from tts_search.evaluation.tables import percent
 from tts_search.metrics import bootstrap, paired_difference
+from tts_search.paper.scaling import fit_scaling_law, plot_scaling_law
+from tts_search.paper.step_scores import step_scores
+from tts_search.paper.study import Finding, Item, Study
 from tts_search.strategies.best_of_n import BestOfN
 from tts_search.strategies.mcts import MCTS
 

@@ -16,9 +16,9 @@ from tts_search.core.protocols import Strategy
 from tts_search.evaluation import report
 from tts_search.evaluation.compare import Cell
 from tts_search.evaluation.datasets import Dataset
-from tts_search.evaluation.pool import Pool, sample_pool
 from tts_search.evaluation.report import Html
 from tts_search.evaluation.runs import Evaluation, OnRun, Setting
+from tts_search.paper.sample_pool import Pool, sample_pool
 from tts_search.store import RunLog
 
 if TYPE_CHECKING:

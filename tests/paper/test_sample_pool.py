@@ -12,7 +12,6 @@ import pytest
 from tests.evaluation.test_compare import QUESTIONS, holds, make_searcher
 from tts_search import BestOfN
 from tts_search.errors import InvalidInputError, ScorerError
-from tts_search.evaluation.pool import Pool, sample_pool
 from tts_search.evaluation.process import (
     Solution,
     best_threshold,
@@ -21,8 +20,9 @@ from tts_search.evaluation.process import (
     score_solutions,
 )
 from tts_search.evaluation.runs import Evaluation
-from tts_search.evaluation.scaling import fit_scaling_law, plot_scaling_law
 from tts_search.metrics import bootstrap
+from tts_search.paper.sample_pool import Pool, sample_pool
+from tts_search.paper.scaling import fit_scaling_law, plot_scaling_law
 from tts_search.store import RunLog
 from tts_search.testing import FakeGenerator, FakeScorer
 

@@ -17,7 +17,7 @@ from tts_search.metrics import Interval, bootstrap
 from tts_search.strategies.best_of_n import BestOfN
 
 if TYPE_CHECKING:
-    from tts_search.evaluation.reproduce import Study
+    from tts_search.paper.study import Study
 
 SAMPLES = 4
 _MOVE = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)(?: left ([\d, ]+))?\.")

@@ -15,10 +15,10 @@ from tts_search.cli.reproduce import count_parameters
 from tts_search.embedded import MODEL_FOLDER
 from tts_search.embedded.puzzles import Puzzle
 from tts_search.errors import InvalidInputError
-from tts_search.evaluation import paper
-from tts_search.evaluation.pool import Pool
-from tts_search.evaluation.reproduce import Study
-from tts_search.evaluation.step_scores import ScoredTrajectory, StepScores, first_error
+from tts_search.paper import items as paper
+from tts_search.paper.sample_pool import Pool
+from tts_search.paper.step_scores import ScoredTrajectory, StepScores, first_error
+from tts_search.paper.study import Study
 
 ARGUMENTS = ("reproduce", "--questions", "2", "--samples", "8", "--budgets", "60", "--max-tokens", "80", "--no-heads")
 

@@ -1,0 +1,1 @@
+"""`tts-search reproduce`: the paper's tables and figures in kind, on another model. Nothing else imports it."""
