@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tts_search import DVTS, MCTS, BestFirst, BestOfN, Repeat, Searcher, StepBeamSearch, Until
-from tts_search.evaluation.compare import compare
+from tts_search.evaluation.comparison import compare
 from tts_search.evaluation.datasets import load_dataset
 from tts_search.evaluation.report import comparison_figures
 from tts_search.evaluation.tables import rich_table

@@ -26,7 +26,7 @@ from tts_search.core.tree import Tree
 from tts_search.errors import InvalidInputError, TTSError
 from tts_search.models import EMBEDDED
 from tts_search.scorers.aggregate import Aggregation, resolve_aggregation
-from tts_search.scorers.sprm import EngineSPRM
+from tts_search.scorers.engine_sprm import EngineSPRM
 from tts_search.segmentation import DEFAULT_STEP_RULE, Segmenter, StepRule
 from tts_search.selection.selectors import resolve_selector
 from tts_search.selection.votes import final_answer

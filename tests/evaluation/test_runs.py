@@ -14,7 +14,7 @@ from tts_search import MCTS, BestOfN, Searcher
 from tts_search.core.result import Candidate
 from tts_search.evaluation.datasets import Dataset, Problem
 from tts_search.evaluation.runs import Evaluation, Record, RunProgress, Setting, Ticker, weights
-from tts_search.scorers.sprm import EngineSPRM
+from tts_search.scorers.engine_sprm import EngineSPRM
 from tts_search.store import RunLog
 from tts_search.testing import FakeGenerator, FakeScorer
 

@@ -11,7 +11,7 @@ from tests.export.searches import Grow, run
 from tts_search import BestOfN, SearchResult, Until
 from tts_search.errors import InvalidInputError
 from tts_search.export import from_json, plot, rich_tree, save
-from tts_search.export.terminal import to_text
+from tts_search.export.text_tree import to_text
 from tts_search.testing import FakeGenerator
 
 SIGNS = {

@@ -12,7 +12,7 @@ from tests.export.searches import Grow, NotANumber, any_byte, run
 from tts_search import BestOfN, SearchResult, StopReason, Tree, Until
 from tts_search.errors import GeneratorError, InvalidInputError, TTSError
 from tts_search.export import from_json, to_graphml, to_html, to_json, tree_from_json
-from tts_search.export.terminal import to_text
+from tts_search.export.text_tree import to_text
 from tts_search.testing import FakeGenerator, FakeScorer
 
 texts = st.text(min_size=1, max_size=30).map(lambda text: text + "?")

@@ -12,7 +12,7 @@ import pytest
 from tests.evaluation.test_compare import QUESTIONS, holds, make_searcher
 from tts_search import BestOfN
 from tts_search.errors import InvalidInputError, ScorerError
-from tts_search.evaluation.process import (
+from tts_search.evaluation.process_bench import (
     Solution,
     best_threshold,
     judge_scores,

@@ -2,7 +2,7 @@
 
 from tts_search.core.protocols import Scorer, Strategy
 from tts_search.head import SPRMConfig
-from tts_search.scorers.sprm import EngineSPRM
+from tts_search.scorers.engine_sprm import EngineSPRM
 from tts_search.strategies.beam import StepBeamSearch
 from tts_search.strategies.best_first import BestFirst
 from tts_search.strategies.best_of_n import BestOfN

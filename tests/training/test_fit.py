@@ -25,7 +25,7 @@ from tts_search.metrics import Interval
 from tts_search.segmentation import Contains, Segmenter, TokenIds
 from tts_search.training import states
 from tts_search.training.fit import FitSettings, fit_head, part_of, score
-from tts_search.training.judge import REPORT_FILE, judge
+from tts_search.training.held_out import REPORT_FILE, judge
 from tts_search.training.probe import ProbeSettings, fit_probe
 from tts_search.training.trajectories import GradedTrajectory, read_trajectories
 

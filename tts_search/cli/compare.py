@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tts_search.api import EFFORTS, STRATEGIES
-from tts_search.cli import options, terminal
+from tts_search.cli import arguments as options
+from tts_search.cli import terminal
 from tts_search.cli.engine import open_searcher
 from tts_search.cli.outcomes import outcomes
 from tts_search.cli.outputs import check_folder
@@ -28,7 +29,7 @@ from tts_search.models import EMBEDDED
 from tts_search.strategies.best_of_n import BestOfN
 
 if TYPE_CHECKING:
-    from tts_search.evaluation.compare import Comparison
+    from tts_search.evaluation.comparison import Comparison
     from tts_search.evaluation.runs import OnRun, RunProgress
 
 _DATA, _WHAT = "Data", "What is compared"
@@ -152,7 +153,7 @@ def compare(
     Every finished search is written to a log at once. Interrupt the command and run it again: it goes on.
     """
     with outcomes(debug):
-        from tts_search.evaluation.compare import compare as measure
+        from tts_search.evaluation.comparison import compare as measure
         from tts_search.evaluation.datasets import load_dataset
 
         chosen, caps = parse_strategies(strategies), parse_budgets(budgets)
@@ -303,7 +304,7 @@ def write(comparison: Comparison, out: Path, *, command: str) -> Sequence[Path]:
 
 def show(comparison: Comparison, written: Sequence[Path], *, quiet: bool) -> None:
     """The table on standard output, and where the files are."""
-    from tts_search.cli.report import drawn
+    from tts_search.cli.show import drawn
     from tts_search.evaluation import tables
 
     console = terminal.console_for(sys.stdout)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tts_search.cli import options, terminal
+from tts_search.cli import arguments as options
+from tts_search.cli import terminal
 from tts_search.cli.compare import LOG, DatasetName, evaluating, parse_budgets
 from tts_search.cli.engine import open_searcher
 from tts_search.cli.outcomes import outcomes

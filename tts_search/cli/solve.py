@@ -14,7 +14,9 @@ from typing import cast
 import typer
 
 from tts_search.api import EFFORTS
-from tts_search.cli import options, report, terminal
+from tts_search.cli import arguments as options
+from tts_search.cli import show as report
+from tts_search.cli import terminal
 from tts_search.cli.engine import open_searcher
 from tts_search.cli.outcomes import EXIT_CODES, NO_ANSWER, outcomes
 from tts_search.cli.plugins import import_object, is_object

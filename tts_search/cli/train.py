@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tts_search.cli import options
+from tts_search.cli import arguments as options
 from tts_search.cli.outcomes import INTERRUPTED, outcomes
 from tts_search.cli.train_sample import grader_of, quietly
 from tts_search.errors import InvalidInputError

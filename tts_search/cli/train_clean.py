@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tts_search.cli import options
+from tts_search.cli import arguments as options
 from tts_search.cli.outcomes import outcomes
 from tts_search.cli.outputs import check_apart
 from tts_search.cli.train_sample import GraderName, Questions, grader_of, quietly

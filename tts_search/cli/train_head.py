@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tts_search.cli import options
+from tts_search.cli import arguments as options
 from tts_search.cli.outcomes import outcomes
 from tts_search.cli.train_sample import quietly
 from tts_search.models import EMBEDDED

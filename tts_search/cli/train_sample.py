@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tts_search.cli import options, terminal
+from tts_search.cli import arguments as options
+from tts_search.cli import terminal
 from tts_search.cli.engine import open_searcher
 from tts_search.cli.outcomes import outcomes
 from tts_search.cli.outputs import check_apart

@@ -16,7 +16,7 @@ from typing import Any
 
 from tts_search.errors import InvalidInputError, MissingDependencyError
 from tts_search.evaluation.benchmarks import BENCHMARKS, Benchmark, number
-from tts_search.evaluation.rows import SUFFIXES, Row, read_rows
+from tts_search.evaluation.records import SUFFIXES, Row, read_rows
 
 PUZZLES = "puzzles"
 PROMPT_COLUMNS = ("question", "prompt", "problem", "input")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tts_search.evaluation import tables
-from tts_search.evaluation.compare import Comparison
+from tts_search.evaluation.comparison import Comparison
 from tts_search.evaluation.plots import Curve, curves, to_svg
 
 if TYPE_CHECKING:

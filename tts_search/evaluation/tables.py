@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from tts_search.evaluation.compare import Cell, Comparison
+from tts_search.evaluation.comparison import Cell, Comparison
 from tts_search.evaluation.runs import name_of
 from tts_search.metrics import Interval
 

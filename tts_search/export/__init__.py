@@ -15,7 +15,7 @@ from tts_search.export.graphs import to_graphml, to_networkx
 from tts_search.export.page import to_html
 from tts_search.export.rows import Source
 from tts_search.export.saved import from_json, to_json, tree_from_json
-from tts_search.export.terminal import rich_tree
+from tts_search.export.text_tree import rich_tree
 
 __all__ = [
     "from_json",

@@ -14,7 +14,7 @@ from tts_search.export.graphs import to_graphml
 from tts_search.export.page import to_html
 from tts_search.export.rows import Source
 from tts_search.export.saved import to_json
-from tts_search.export.terminal import to_text
+from tts_search.export.text_tree import to_text
 
 
 def write_atomically(path: Path, data: bytes) -> None:

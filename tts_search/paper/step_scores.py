@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tts_search.core.result import SearchResult
 from tts_search.embedded.puzzles import Puzzle, is_solvable, parse_question
 from tts_search.errors import InvalidInputError
-from tts_search.evaluation.process import Solution, judge_scores
+from tts_search.evaluation.process_bench import Solution, judge_scores
 from tts_search.metrics import Interval, bootstrap
 from tts_search.strategies.best_of_n import BestOfN
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tts_search.api import Searcher
 from tts_search.core.protocols import Strategy
 from tts_search.evaluation import report
-from tts_search.evaluation.compare import Cell
+from tts_search.evaluation.comparison import Cell
 from tts_search.evaluation.datasets import Dataset
 from tts_search.evaluation.report import Html
 from tts_search.evaluation.runs import Evaluation, OnRun, Setting

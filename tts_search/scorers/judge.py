@@ -19,7 +19,7 @@ from tts_search.core.protocols import Scores
 from tts_search.core.tree import Trajectory
 from tts_search.errors import InvalidInputError, MissingDependencyError
 from tts_search.models import model_folder, model_name
-from tts_search.scorers.sprm import probability
+from tts_search.scorers.engine_sprm import probability
 from tts_search.scorers.text import ScoreMemory, question_text, step_texts
 
 if TYPE_CHECKING:

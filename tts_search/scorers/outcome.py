@@ -15,7 +15,7 @@ from tts_search.core.tree import Trajectory
 from tts_search.errors import InvalidInputError, MissingDependencyError
 from tts_search.models import model_folder, model_name
 from tts_search.scorers.checkpoint import load_tokenizer, read_config
-from tts_search.scorers.sprm import probability
+from tts_search.scorers.engine_sprm import probability
 from tts_search.scorers.text import ScoreMemory, question_text, solution_text
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from tts_search.core.scoring import Scoring
 from tts_search.core.tree import Trajectory, Tree
 from tts_search.errors import GeneratorError
 from tts_search.scorers.aggregate import geometric_mean
-from tts_search.scorers.sprm import EngineSPRM
+from tts_search.scorers.engine_sprm import EngineSPRM
 from tts_search.segmentation import Segmenter
 from tts_search.selection.selectors import resolve_selector
 from tts_search.selection.votes import final_answer

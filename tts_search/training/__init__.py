@@ -11,7 +11,7 @@ from tts_search.errors import MissingDependencyError
 if TYPE_CHECKING:
     from tts_search.training.collect import collect
     from tts_search.training.fit import FitSettings, fit_head
-    from tts_search.training.judge import HeadReport
+    from tts_search.training.held_out import HeadReport
     from tts_search.training.losses import process_loss
     from tts_search.training.probe import ProbeSettings, fit_probe
     from tts_search.training.rewards import Correctness

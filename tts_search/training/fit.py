@@ -21,7 +21,7 @@ from tts_search.head import FOLDER, SPRM, Readout, SPRMConfig, check_free, is_he
 from tts_search.models import EMBEDDED, model_folder
 from tts_search.scorers.aggregate import resolve_aggregation
 from tts_search.segmentation import DEFAULT_STEP_RULE, Segmenter, StepRule, TokenIds
-from tts_search.training.judge import REPORT_FILE, HeadReport, judge
+from tts_search.training.held_out import REPORT_FILE, HeadReport, judge
 from tts_search.training.probe import ProbeSettings, fit_probe
 from tts_search.training.states import Reader, step_states
 from tts_search.training.trajectories import GradedTrajectory, read_trajectories

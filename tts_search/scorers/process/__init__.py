@@ -17,9 +17,9 @@ from tts_search.core.tree import Trajectory
 from tts_search.errors import InvalidInputError, MissingDependencyError, ScorerError
 from tts_search.models import model_folder, model_name
 from tts_search.scorers.checkpoint import load_tokenizer, read_config
-from tts_search.scorers.pooling import PoolingEndpoint
+from tts_search.scorers.engine_sprm import probability
 from tts_search.scorers.process.families import FAMILIES, Encoded, Family, family_of
-from tts_search.scorers.sprm import probability
+from tts_search.scorers.process.pooling import PoolingEndpoint
 from tts_search.scorers.text import ScoreMemory, question_text, step_texts
 
 __all__ = ["ProcessRewardModel"]

@@ -18,8 +18,7 @@ from tests.scorers.reward_checkpoints import (
     write_qwen,
 )
 from tts_search import ScorerError
-from tts_search.scorers import pooling
-from tts_search.scorers.process import ProcessRewardModel
+from tts_search.scorers.process import ProcessRewardModel, pooling
 
 
 class Server:

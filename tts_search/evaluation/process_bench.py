@@ -16,7 +16,7 @@ import numpy as np
 from tts_search.core.protocols import Scorer
 from tts_search.core.tree import Trajectory
 from tts_search.errors import InvalidInputError, ScorerError
-from tts_search.evaluation.rows import Row, read_rows
+from tts_search.evaluation.records import Row, read_rows
 from tts_search.metrics import FirstError, Interval, first_error_f1
 
 RESAMPLES = 500

@@ -27,12 +27,12 @@ from tts_search.embedded import MODEL_FOLDER
 from tts_search.errors import InvalidInputError
 from tts_search.evaluation import tables
 from tts_search.evaluation.choices import ORACLE, RANDOM, choices
-from tts_search.evaluation.compare import Comparison, compare
+from tts_search.evaluation.comparison import Comparison, compare
 from tts_search.evaluation.datasets import Dataset, Problem, load_dataset
 from tts_search.evaluation.report import comparison_figures, comparison_page
 from tts_search.evaluation.runs import Evaluation, RunProgress, name_of, weights
 from tts_search.metrics import bootstrap, paired_difference
-from tts_search.scorers.sprm import EngineSPRM
+from tts_search.scorers.engine_sprm import EngineSPRM
 from tts_search.store import RunLog
 from tts_search.strategies.repeat import Repeat
 from tts_search.testing import FakeGenerator
