@@ -1,90 +1,39 @@
 """The face of the package: `search()`, `asearch()` and `Searcher`.
 
-Resolves names into objects, checks what the user gave, and hands over to the runner. All engine work happens in one
-background event loop per searcher, so the same calls work in a script, inside a running loop, and in a notebook.
+All engine work happens in one background event loop per searcher, so the same calls work in a script, inside a running
+loop, and in a notebook. What names mean is resolved in `options`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import importlib.util
-import threading
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Self, Unpack
 
-from tts_search import discovery
-from tts_search.core.protocols import Generator, Question, Sampling, Scorer, Selector, Strategy
-from tts_search.core.result import Candidate, SearchResult, StopReason
-from tts_search.core.runner import Job, OnProgress, Runner
+from tts_search.core.loop import LoopThread
+from tts_search.core.protocols import Generator, Question, Sampling
+from tts_search.core.result import SearchResult, StopReason
+from tts_search.core.runner import Job, Runner
 from tts_search.core.scoring import SCORER_SECONDS, Scoring
-from tts_search.core.tree import Tree
 from tts_search.errors import InvalidInputError, TTSError
 from tts_search.models import EMBEDDED
+from tts_search.options import (
+    Options,
+    ScorerLike,
+    check_positive,
+    check_question,
+    resolve_generator,
+    resolve_job,
+    resolve_scorer,
+)
 from tts_search.scorers.aggregate import Aggregation, resolve_aggregation
-from tts_search.scorers.engine_sprm import EngineSPRM
 from tts_search.segmentation import DEFAULT_STEP_RULE, Segmenter, StepRule
-from tts_search.selection.selectors import resolve_selector
 from tts_search.selection.votes import final_answer
-from tts_search.strategies.beam import StepBeamSearch
-from tts_search.strategies.best_first import BestFirst
-from tts_search.strategies.best_of_n import BestOfN
-from tts_search.strategies.dvts import DVTS
-from tts_search.strategies.mcts import MCTS
-from tts_search.strategies.repeat import Repeat
-
-T = TypeVar("T")
-
-Effort = Literal["low", "medium", "high"]
-ScorerLike = str | Scorer | None
-SelectorLike = str | Selector | Callable[[Sequence[Candidate]], int]
-
-EFFORTS: Mapping[str, int] = {"low": 2, "medium": 8, "high": 32}  # Best-of-k (paper, section 4.1)
-STRATEGIES: Mapping[str, Strategy] = {
-    "best_of_n": BestOfN(),
-    "single": BestOfN(n=1),
-    "beam": StepBeamSearch(),
-    "dvts": DVTS(),
-    "mcts": MCTS(),
-    "best_first": BestFirst(),
-}
-GENERATORS = ("auto", "vllm", "transformers")
-SCORERS = ("auto", "sprm")
-
-
-class Options(TypedDict, total=False):
-    """How one call searches; the keyword arguments of `search` and its twins.
-
-    - `strategy`: a name (`"best_of_n"`, `"single"`, `"beam"`, `"dvts"`, `"mcts"`, `"best_first"`) or an object such as
-      `BestOfN(n=16)`. By name, and with a budget, it searches until the budget is spent: what has a fixed size is
-      repeated with fresh samples. An object does what it says, and the budget is its cap.
-    - `effort`: `"low"`, `"medium"` or `"high"` for Best-of-2, -8 or -32, instead of a strategy; medium by default.
-    - `budget`: hard cap on sampled tokens per question, thinking and answer together; None for none.
-    - `selector`: `"best"`, `"majority"`, `"weighted"`, `"logprob"`, or a function from answered candidates to an index.
-      By default the best score where there is a scorer, else the majority.
-    - `seed`: equal seeds give equal searches, as far as the engine's numerics allow.
-    - `seconds`: wall-clock limit of the search; the answer follows, from the best so far.
-    - `early_stop`: end the search once no path could beat the leader by more than this margin of score; for majorities,
-      once the votes yet to come could not overtake it. `Usage.saved_tokens` says what was left of the budget.
-    - `stop_when`: a function of the tree, asked after each round; True ends the search.
-    - `halt`: a `threading.Event`; setting it, from anywhere, ends the search and answers from the best so far.
-    - `on_progress`: called with `Progress` as tokens come, from the engine's thread.
-    """
-
-    strategy: str | Strategy | None
-    effort: Effort | None
-    budget: int | None
-    selector: SelectorLike | None
-    seed: int
-    seconds: float | None
-    early_stop: float | None
-    stop_when: Callable[[Tree], bool] | None
-    halt: threading.Event | None
-    on_progress: OnProgress | None
 
 
 class Searcher:
@@ -130,13 +79,13 @@ class Searcher:
         extract: Callable[[str], str | None] = final_answer,
     ) -> None:
         for name, value in (("max_tokens", max_tokens), ("answer_tokens", answer_tokens), ("concurrency", concurrency)):
-            _positive(name, value)
+            check_positive(name, value)
         if scorer_seconds is not None and not scorer_seconds > 0:
             raise InvalidInputError(f"scorer_seconds must be positive, or None for no limit; got {scorer_seconds!r}")
-        engine = _resolve_generator(model, generator)
+        engine = resolve_generator(model, generator)
         config = engine.head_config
         rule = step_rule if step_rule is not None else config.step_rule if config else DEFAULT_STEP_RULE
-        judge = _resolve_scorer(scorer, engine)
+        judge = resolve_scorer(scorer, engine)
         published = getattr(judge, "aggregation", None) or (config.aggregation if config else "geometric_mean")
         self._concurrency = concurrency
         self._runner = Runner(
@@ -149,7 +98,7 @@ class Searcher:
             max_tokens=max_tokens,
             answer_tokens=answer_tokens,
         )
-        self._loop = _LoopThread()
+        self._loop = LoopThread()
 
     @property
     def generator(self) -> Generator:
@@ -194,44 +143,20 @@ class Searcher:
         The budget is per question. A question that fails is a result with its `error`; the others go on. Questions are
         read as they are needed, `concurrency` at a time. Leaving the loop cancels what is in flight.
         """
-        job = self._resolve(options)
-        return self._many(questions, job)
+        return self._many(_Batch(self, questions, self._resolve(options)))
 
-    def _many(self, questions: Iterable[Question], job: Job) -> Iterator[SearchResult]:
-        pending: set[concurrent.futures.Future[SearchResult]] = set()
-        source = enumerate(questions)
-        try:
-            while True:
-                for index, question in islice(source, self._concurrency - len(pending)):
-                    pending.add(self._loop.submit(self._search_one_of_many(index, question, job)))
-                if not pending:
-                    return
-                done, pending = concurrent.futures.wait(pending, return_when=concurrent.futures.FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        finally:
-            for future in pending:
-                future.cancel()
+    def _many(self, batch: _Batch) -> Iterator[SearchResult]:
+        with batch:
+            while batch.refill():
+                yield self._loop.call(batch.next_result())
 
     async def asearch_many(
         self, questions: Iterable[Question], **options: Unpack[Options]
     ) -> AsyncIterator[SearchResult]:
         """`search_many` for async code."""
-        job = self._resolve(options)
-        pending: set[asyncio.Future[SearchResult]] = set()
-        source = enumerate(questions)
-        try:
-            while True:
-                for index, question in islice(source, self._concurrency - len(pending)):
-                    work = self._search_one_of_many(index, question, job)
-                    pending.add(asyncio.wrap_future(self._loop.submit(work)))
-                if not pending:
-                    return
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-        finally:
-            for future in pending:
-                future.cancel()
+        with _Batch(self, questions, self._resolve(options)) as batch:
+            while batch.refill():
+                yield await asyncio.wrap_future(self._loop.submit(batch.next_result()))
 
     def close(self) -> None:
         """Free the engine. Calling it twice is harmless."""
@@ -249,55 +174,10 @@ class Searcher:
         self.close()
 
     def _resolve(self, options: Options) -> Job:
-        """What concerns the call as a whole is refused at once, before any question."""
-        unknown = options.keys() - Options.__annotations__.keys()
-        if unknown:
-            raise InvalidInputError(
-                f"unknown option {min(unknown)!r}: choose from {', '.join(Options.__annotations__)}"
-            )
-        budget = options.get("budget")
-        if budget is not None:
-            _positive("budget", budget)
-        strategy = resolve_strategy(options.get("strategy"), options.get("effort"), budget)
-        scored = self._runner.scoring is not None
-        if getattr(strategy, "needs_scores", False) and not scored:
-            raise InvalidInputError(
-                f"{strategy!r} goes where step scores are high, and {self.generator.name!r} has no SPRM head: fit one "
-                "with tts-search fit-head, pass scorer=..., or take strategy='best_of_n', which can do without"
-            )
-        selector = resolve_selector(options.get("selector") or ("best" if scored else "majority"))
-        if selector.needs_scores and not scored:
-            raise InvalidInputError(
-                f"selector {selector.name!r} needs step scores, and {self.generator.name!r} has no SPRM head: pass "
-                "scorer=..., a model folder with a head, or selector='majority'"
-            )
-        limits = (budget, options.get("seconds"), options.get("stop_when"), options.get("halt"))
-        if getattr(strategy, "endless", False) and all(limit is None for limit in limits):
-            raise InvalidInputError(
-                f"{strategy!r} searches until it is stopped: give it a budget, such as budget=160_000"
-            )
-        seconds, margin = options.get("seconds"), options.get("early_stop")
-        if seconds is not None and not seconds > 0:
-            raise InvalidInputError(f"seconds must be positive, or None for no limit; got {seconds!r}")
-        if margin is not None and not (0 <= margin <= 1 and selector.decided):
-            raise InvalidInputError(
-                f"early_stop is a margin in [0, 1] for a selector that can tell a lead; got {margin!r} with "
-                f"selector {selector.name!r}"
-            )
-        return Job(
-            strategy=strategy,
-            selector=selector,
-            budget=budget,
-            seed=options.get("seed", 0),
-            seconds=seconds,
-            early_stop=margin,
-            stop_when=options.get("stop_when"),
-            halt=options.get("halt"),
-            on_progress=options.get("on_progress"),
-        )
+        return resolve_job(options, self.generator, scored=self._runner.scoring is not None)
 
     async def _search(self, question: Question, job: Job) -> SearchResult:
-        _check_question(question)
+        check_question(question)
         return await self._runner.run(question, job)
 
     async def _search_one_of_many(self, index: int, question: Question, job: Job) -> SearchResult:
@@ -353,109 +233,37 @@ async def asearch(
         await asyncio.to_thread(searcher.close)
 
 
-class _LoopThread:
-    """An event loop in a thread of its own, begun with the first piece of work."""
+class _Batch:
+    """The questions of one `search_many`: read as they are needed, at most `concurrency` of them in flight."""
 
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._lock = threading.Lock()
+    def __init__(self, searcher: Searcher, questions: Iterable[Question], job: Job) -> None:
+        self._searcher = searcher
+        self._questions = enumerate(questions)
+        self._job = job
+        self._results: asyncio.Queue[SearchResult] = asyncio.Queue()
+        self._running: set[concurrent.futures.Future[None]] = set()
+        self._due = 0  # results that nobody has taken yet
 
-    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="tts-search", daemon=True).start()
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+    def refill(self) -> bool:
+        """Start questions, in the caller's thread; whether there is any result to wait for."""
+        self._running = {work for work in self._running if not work.done()}
+        for index, question in islice(self._questions, self._searcher._concurrency - self._due):
+            self._running.add(self._searcher._loop.submit(self._run(index, question)))
+            self._due += 1
+        return self._due > 0
 
-    def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for the work; Ctrl-C cancels it."""
-        future = self.submit(work)
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            future.cancel()
-            raise
+    async def next_result(self) -> SearchResult:
+        """The result that is ready next, in the loop's thread."""
+        result = await self._results.get()
+        self._due -= 1
+        return result
 
-    def stop(self) -> None:
-        with self._lock:
-            loop, self._loop = self._loop, None
-        if loop is not None:
-            loop.call_soon_threadsafe(loop.stop)
+    async def _run(self, index: int, question: Question) -> None:
+        self._results.put_nowait(await self._searcher._search_one_of_many(index, question, self._job))
 
+    def __enter__(self) -> Self:
+        return self
 
-def _resolve_generator(model: str | Path, generator: str | Generator) -> Generator:
-    if not isinstance(generator, str):
-        return generator
-    if "://" in generator:
-        from tts_search.generators.openai import OpenAIGenerator
-
-        return OpenAIGenerator(generator, tokenizer=None if model == EMBEDDED else model)
-    if generator not in GENERATORS:
-        return discovery.load(discovery.GENERATORS, generator, GENERATORS)(model)
-    if generator == "auto":
-        installed = importlib.util.find_spec("vllm") is not None
-        generator = "vllm" if installed and model != EMBEDDED else "transformers"
-    if generator == "vllm":
-        from tts_search.generators.vllm import VLLMGenerator
-
-        return VLLMGenerator(model)
-    from tts_search.generators.transformers import TransformersGenerator
-
-    return TransformersGenerator(model)
-
-
-def _resolve_scorer(scorer: ScorerLike, engine: Generator) -> Scorer | None:
-    if scorer is None or (scorer == "auto" and engine.head_config is None):
-        return None
-    if not isinstance(scorer, str):
-        return scorer
-    if scorer not in SCORERS:
-        return discovery.made(discovery.load(discovery.SCORERS, scorer, SCORERS), Scorer, f"scorer {scorer!r}")
-    if engine.head_config is None:
-        raise InvalidInputError(f"scorer='sprm', but {engine.name!r} has no SPRM head: no sprm/ and no score_module.pt")
-    return EngineSPRM()
-
-
-def resolve_strategy(strategy: str | Strategy | None, effort: str | None = None, budget: int | None = None) -> Strategy:
-    """The strategy that a call with these options follows; its `repr` tells runs apart."""
-    if strategy is not None and effort is not None:
-        raise InvalidInputError(f"give a strategy or an effort, not both (strategy={strategy!r}, effort={effort!r})")
-    if strategy is None:
-        effort = effort or "medium"
-        if effort not in EFFORTS:
-            raise InvalidInputError(f"unknown effort {effort!r}: choose from {', '.join(EFFORTS)}")
-        return BestOfN(n=EFFORTS[effort])
-    if not isinstance(strategy, str):
-        return strategy
-    if strategy in STRATEGIES:
-        named = STRATEGIES[strategy]
-        fixed = budget is None or strategy == "single" or getattr(named, "endless", False)
-        return named if fixed else Repeat(named)
-    found = discovery.load(discovery.STRATEGIES, strategy, STRATEGIES)
-    return found() if isinstance(found, type) else found
-
-
-def _check_question(question: Question) -> None:
-    if isinstance(question, str):
-        texts: list[object] = [question]
-    else:
-        messages = list(question)
-        if not messages or any(not isinstance(m, Mapping) or not {"role", "content"} <= m.keys() for m in messages):
-            raise InvalidInputError("chat messages are a non-empty list of {'role': ..., 'content': ...}")
-        if messages[-1]["role"] != "user":
-            raise InvalidInputError(f"the last message must be the user's, its role is {messages[-1]['role']!r}")
-        texts = [m["content"] for m in messages]
-    last = texts[-1]
-    if not all(isinstance(text, str) for text in texts) or not isinstance(last, str):
-        raise InvalidInputError("a question is text: every content must be a string")
-    if not last.strip():
-        raise InvalidInputError("the question is empty")
-    try:
-        "".join(str(text) for text in texts).encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInputError(f"the question is not valid Unicode text: {error}") from error
-
-
-def _positive(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidInputError(f"{name} must be a whole number of at least 1, got {value!r}")
+    def __exit__(self, *_: object) -> None:
+        for work in self._running:
+            work.cancel()

@@ -22,7 +22,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tts_search import MCTS, BestOfN, Searcher
-from tts_search.api import resolve_strategy
 from tts_search.embedded import MODEL_FOLDER
 from tts_search.errors import InvalidInputError
 from tts_search.evaluation import tables
@@ -32,6 +31,7 @@ from tts_search.evaluation.datasets import Dataset, Problem, load_dataset
 from tts_search.evaluation.report import comparison_figures, comparison_page
 from tts_search.evaluation.runs import Evaluation, RunProgress, name_of, weights
 from tts_search.metrics import bootstrap, paired_difference
+from tts_search.options import resolve_strategy
 from tts_search.scorers.engine_sprm import EngineSPRM
 from tts_search.store import RunLog
 from tts_search.strategies.repeat import Repeat

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.evaluation.test_compare import QUESTIONS, holds
+from tests.evaluation.test_comparison import QUESTIONS, holds
 from tts_search import MCTS, BestOfN, Searcher
 from tts_search.core.result import Candidate
 from tts_search.evaluation.datasets import Dataset, Problem

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.evaluation.test_compare import QUESTIONS, holds, make_searcher
+from tests.evaluation.test_comparison import QUESTIONS, holds, make_searcher
 from tts_search import BestOfN
 from tts_search.errors import InvalidInputError, ScorerError
 from tts_search.evaluation.process_bench import (
