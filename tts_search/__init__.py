@@ -9,7 +9,7 @@ Importing this package imports neither torch nor vllm.
 
 from typing import TYPE_CHECKING, Any
 
-from tts_search.api import Options, Searcher, asearch, search
+from tts_search.api import Searcher, asearch, search
 from tts_search.core.budget import Budget, Usage
 from tts_search.core.protocols import (
     Completion,
@@ -37,6 +37,7 @@ from tts_search.errors import (
     StrategyError,
     TTSError,
 )
+from tts_search.options import Options
 from tts_search.segmentation import Contains, Exact, Segmenter, TokenIds
 from tts_search.strategies.beam import StepBeamSearch
 from tts_search.strategies.best_first import BestFirst

@@ -18,12 +18,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tts_search import __version__
-from tts_search.api import EFFORTS, GENERATORS, STRATEGIES
 from tts_search.cli import app, terminal
 from tts_search.cli import show as report
 from tts_search.core.budget import Usage
 from tts_search.core.result import Candidate, SearchResult, Step, StopReason
 from tts_search.export import from_json
+from tts_search.options import EFFORTS, GENERATORS, STRATEGIES
 from tts_search.selection.selectors import SELECTORS
 
 FAKES = '''

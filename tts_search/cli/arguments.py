@@ -12,12 +12,13 @@ from typing import Annotated
 
 import typer
 
-from tts_search import api, discovery
-from tts_search.api import EFFORTS, GENERATORS, STRATEGIES
+from tts_search import discovery
 from tts_search.models import EMBEDDED
+from tts_search.options import EFFORTS, GENERATORS, STRATEGIES
+from tts_search.options import SCORERS as OWN_SCORERS
 from tts_search.selection.selectors import SELECTORS
 
-SCORERS = (*api.SCORERS, "none")
+SCORERS = (*OWN_SCORERS, "none")
 _MODEL, _SEARCH, _SAMPLING, _OUTPUT = "Model", "Search", "Sampling", "Output"
 _OBJECT = "or one of yours: an installed plug-in's name, or [cyan]package.module:Object[/cyan]"
 

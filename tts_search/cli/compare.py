@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tts_search.api import EFFORTS, STRATEGIES
 from tts_search.cli import arguments as options
 from tts_search.cli import terminal
 from tts_search.cli.engine import open_searcher
@@ -26,6 +25,7 @@ from tts_search.cli.plugins import import_object, is_object
 from tts_search.core.protocols import Strategy
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
+from tts_search.options import EFFORTS, STRATEGIES
 from tts_search.strategies.best_of_n import BestOfN
 
 if TYPE_CHECKING:

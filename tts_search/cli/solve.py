@@ -13,7 +13,6 @@ from typing import cast
 
 import typer
 
-from tts_search.api import EFFORTS
 from tts_search.cli import arguments as options
 from tts_search.cli import show as report
 from tts_search.cli import terminal
@@ -24,6 +23,7 @@ from tts_search.core.protocols import Strategy
 from tts_search.core.result import SearchResult
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
+from tts_search.options import EFFORTS
 from tts_search.selection.selectors import SELECTORS
 from tts_search.strategies.best_of_n import BestOfN
 

@@ -47,7 +47,7 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """How one question is to be searched; see `tts_search.api.Options` for the meaning of each."""
+    """How one question is to be searched; see `tts_search.options.Options` for the meaning of each."""
 
     strategy: Strategy
     selector: Selector

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tts_search.api import Searcher, SelectorLike, resolve_strategy
+from tts_search.api import Searcher
 from tts_search.core.protocols import Strategy
 from tts_search.errors import InvalidInputError
 from tts_search.evaluation.choices import Choice, choices
@@ -21,6 +21,7 @@ from tts_search.evaluation.datasets import Dataset
 from tts_search.evaluation.runs import Evaluation, OnRun, Record, Setting, name_of
 from tts_search.grading import Grader
 from tts_search.metrics import Floats, Interval, bootstrap, paired_difference
+from tts_search.options import SelectorLike, resolve_strategy
 from tts_search.store import RunLog
 
 

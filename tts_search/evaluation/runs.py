@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tts_search.api import Searcher, SelectorLike
+from tts_search.api import Searcher
 from tts_search.core.protocols import Strategy
 from tts_search.core.result import SearchResult
 from tts_search.core.tree import Tree
@@ -25,6 +25,7 @@ from tts_search.evaluation.datasets import Dataset, Problem
 from tts_search.grading import Grader
 from tts_search.grading.named import resolve_grader
 from tts_search.models import EMBEDDED
+from tts_search.options import SelectorLike
 from tts_search.selection.selectors import resolve_selector
 from tts_search.store import RunLog
 
