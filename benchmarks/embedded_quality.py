@@ -19,7 +19,7 @@ from tools.embedded.policy import TEMPERATURE
 from tools.embedded.quality import markdown, quality, trajectory_scores
 from tts_search.embedded import MODEL_FOLDER
 from tts_search.embedded.puzzles import held_out
-from tts_search.head import SPRM
+from tts_search.sprm.module import SPRM
 
 
 def main() -> None:

@@ -21,7 +21,8 @@ from rich.table import Table
 
 from tts_search.core.protocols import Request
 from tts_search.generators.vllm import VLLMGenerator
-from tts_search.head import SPRM, head_folder
+from tts_search.sprm.loading import head_folder
+from tts_search.sprm.module import SPRM
 
 from score_overhead import random_head  # isort: skip  (its neighbour: scripts are run from their folder)
 

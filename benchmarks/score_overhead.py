@@ -28,7 +28,9 @@ from rich.table import Table
 from tts_search.core.protocols import Request, Sampling
 from tts_search.generators.vllm import VLLMGenerator
 from tts_search.generators.vllm import engine as vllm_engine
-from tts_search.head import SPRM, SPRMConfig, head_folder
+from tts_search.sprm.config import SPRMConfig
+from tts_search.sprm.loading import head_folder
+from tts_search.sprm.module import SPRM
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0)
 NUMBERS = count()

@@ -29,8 +29,8 @@ from tts_search.core.protocols import Strategy
 from tts_search.embedded.puzzles import held_out
 from tts_search.generators.vllm import VLLMGenerator
 from tts_search.generators.vllm import engine as vllm_engine
-from tts_search.head import head_folder
 from tts_search.models import EMBEDDED, model_folder
+from tts_search.sprm.loading import head_folder
 
 from score_overhead import random_head  # isort: skip  (its neighbour: scripts are run from their folder)
 

@@ -23,7 +23,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from tts_search.head import FOLDER, RELEASED_FILE, SPRM, Readout, SPRMConfig
+from tts_search.sprm.config import Readout, SPRMConfig
+from tts_search.sprm.loading import FOLDER, RELEASED_FILE
+from tts_search.sprm.module import SPRM
 
 Architecture = Literal["llama", "qwen2", "qwen3"]
 TokenizerKind = Literal["merged", "split", "sentencepiece", "digits"]

@@ -25,9 +25,9 @@ from tts_search import (
 )
 from tts_search.core.result import StopReason
 from tts_search.errors import InvalidInputError, ModelNotFoundError
-from tts_search.head import SPRMConfig
 from tts_search.scorers.engine_sprm import EngineSPRM
 from tts_search.segmentation import Exact
+from tts_search.sprm.config import SPRMConfig
 from tts_search.testing import FakeGenerator, FakeScorer
 
 

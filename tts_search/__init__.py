@@ -39,6 +39,7 @@ from tts_search.errors import (
 )
 from tts_search.options import Options
 from tts_search.segmentation import Contains, Exact, Segmenter, TokenIds
+from tts_search.sprm.config import SPRMConfig
 from tts_search.strategies.beam import StepBeamSearch
 from tts_search.strategies.best_first import BestFirst
 from tts_search.strategies.best_of_n import BestOfN
@@ -47,7 +48,7 @@ from tts_search.strategies.mcts import MCTS
 from tts_search.strategies.repeat import Repeat
 
 if TYPE_CHECKING:
-    from tts_search.head import SPRM, SPRMConfig
+    from tts_search.sprm.module import SPRM
 
 __version__ = "0.1.0"
 
@@ -102,8 +103,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("SPRM", "SPRMConfig"):  # these need torch
-        from tts_search import head
+    if name == "SPRM":  # it needs torch
+        from tts_search.sprm.module import SPRM
 
-        return getattr(head, name)
+        return SPRM
     raise AttributeError(f"module 'tts_search' has no attribute {name!r}")

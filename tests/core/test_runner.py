@@ -13,9 +13,9 @@ from tts_search.core.protocols import Strategy
 from tts_search.core.result import StopReason
 from tts_search.core.tree import Ending
 from tts_search.errors import InvalidInputError
-from tts_search.head import SPRMConfig
 from tts_search.scorers.aggregate import geometric_mean
 from tts_search.selection.selectors import SELECTORS
+from tts_search.sprm.config import SPRMConfig
 from tts_search.testing import FakeGenerator, FakeScorer, run_search
 from tts_search.testing.fakes import CLOSE, END, STEP
 

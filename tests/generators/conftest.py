@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from tests.checkpoints import Architecture, write_checkpoint
-from tts_search.head import FOLDER, SPRM, Readout
+from tts_search.sprm.config import Readout
+from tts_search.sprm.loading import FOLDER
+from tts_search.sprm.module import SPRM
 
 
 @pytest.fixture(scope="session")

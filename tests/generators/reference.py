@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from tts_search.core.protocols import Completion
-from tts_search.head import SPRM
+from tts_search.sprm.module import SPRM
 
 
 class Reference(NamedTuple):

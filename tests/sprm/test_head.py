@@ -12,16 +12,10 @@ from hypothesis import strategies as st
 
 from tests.checkpoints import write_head
 from tts_search.errors import HeadMismatchError, InvalidInputError, ModelNotFoundError
-from tts_search.head import (
-    CONFIG_FILE,
-    FOLDER,
-    RELEASED_FILE,
-    SPRM,
-    WEIGHTS_FILE,
-    SPRMConfig,
-    head_folder,
-)
 from tts_search.segmentation import RELEASED_STEP_RULE, Contains, Exact, TokenIds
+from tts_search.sprm.config import SPRMConfig
+from tts_search.sprm.loading import CONFIG_FILE, FOLDER, RELEASED_FILE, WEIGHTS_FILE, head_folder
+from tts_search.sprm.module import SPRM
 
 
 @pytest.mark.parametrize(("hidden", "count"), [(1536, 4_724_737), (3584, 25_704_449), (5120, 52_449_281)])

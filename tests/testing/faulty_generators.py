@@ -41,7 +41,7 @@ from tests.testing.bent_generators import (
 from tests.testing.suites import PlugIn
 from tts_search.core.protocols import Request, Sampling
 from tts_search.errors import GeneratorError
-from tts_search.head import SPRMConfig
+from tts_search.sprm.config import SPRMConfig
 from tts_search.testing.conformance import GeneratorConformance
 from tts_search.testing.fakes import FakeGenerator, FakeTokenizer
 

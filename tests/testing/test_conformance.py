@@ -1,8 +1,8 @@
 """The shipped suites accept what this package ships; `test_suites` has what they must not accept."""
 
 from tts_search.core.protocols import Scorer, Strategy
-from tts_search.head import SPRMConfig
 from tts_search.scorers.engine_sprm import EngineSPRM
+from tts_search.sprm.config import SPRMConfig
 from tts_search.strategies.beam import StepBeamSearch
 from tts_search.strategies.best_first import BestFirst
 from tts_search.strategies.best_of_n import BestOfN

@@ -17,7 +17,8 @@ from tools.embedded.quality import markdown, quality, trajectory_scores
 from tools.embedded.recipe import QUICK
 from tts_search.embedded import MODEL_FOLDER
 from tts_search.embedded.puzzles import held_out
-from tts_search.head import SPRM, SPRMConfig
+from tts_search.sprm.config import SPRMConfig
+from tts_search.sprm.module import SPRM
 
 
 def made_up(correct: bool, *, text: str = "", log_probability: float = 0.0) -> Sample:

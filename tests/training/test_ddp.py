@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.training.joint import WIDTH, write_policy
-from tts_search.head import SPRM
+from tts_search.sprm.module import SPRM
 
 ROOT = Path(__file__).parents[2]
 

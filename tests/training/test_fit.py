@@ -20,9 +20,11 @@ from tts_search.api import Searcher
 from tts_search.cli import app
 from tts_search.errors import InvalidInputError
 from tts_search.generators.tokenizer import PretrainedTokenizer
-from tts_search.head import CONFIG_FILE, SPRM, WEIGHTS_FILE, SPRMConfig
 from tts_search.metrics import Interval
 from tts_search.segmentation import Contains, Segmenter, TokenIds
+from tts_search.sprm.config import SPRMConfig
+from tts_search.sprm.loading import CONFIG_FILE, WEIGHTS_FILE
+from tts_search.sprm.module import SPRM
 from tts_search.training import states
 from tts_search.training.fit import FitSettings, fit_head, part_of, score
 from tts_search.training.held_out import REPORT_FILE, judge

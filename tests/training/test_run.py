@@ -15,7 +15,7 @@ from tests.training.joint import WIDTH, write_policy
 from tts_search.api import Searcher
 from tts_search.cli import app
 from tts_search.errors import InvalidInputError
-from tts_search.head import SPRM
+from tts_search.sprm.module import SPRM
 from tts_search.training.run import read_config
 
 GRADER = "tests.training.test_run:any_answer"

@@ -20,8 +20,10 @@ from tests.training.joint import WIDTH, correctness, questions, settings, traine
 from tts_search.api import Searcher
 from tts_search.errors import HeadMismatchError, InvalidInputError, TrainingError
 from tts_search.generators.tokenizer import PretrainedTokenizer
-from tts_search.head import FOLDER, SPRM, WEIGHTS_FILE, SPRMConfig
 from tts_search.segmentation import Segmenter
+from tts_search.sprm.config import SPRMConfig
+from tts_search.sprm.loading import FOLDER, WEIGHTS_FILE
+from tts_search.sprm.module import SPRM
 from tts_search.training.interrupt import SIGNALS
 from tts_search.training.losses import process_loss
 from tts_search.training.settings import ReflectiveConfig

@@ -29,7 +29,7 @@ from tools.embedded.recipe import QUICK, Recipe
 from tools.embedded.traces import corpus
 from tts_search.embedded import MODEL_FOLDER
 from tts_search.embedded.puzzles import LARGEST_RESULT, draw, held_out
-from tts_search.head import FOLDER
+from tts_search.sprm.loading import FOLDER
 
 QUALITY_FILE = "quality.json"
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from tools.embedded.graded_samples import Sample
-from tts_search.head import SPRM, SPRMConfig
+from tts_search.sprm.config import SPRMConfig
+from tts_search.sprm.module import SPRM
 from tts_search.training.probe import ProbeSettings, fit_probe
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from tools.embedded.graded_samples import Sample
-from tts_search.head import SPRM
 from tts_search.metrics import Floats, auc, auc_within, best_of_k, bootstrap, majority_at_k, oracle_at_k
+from tts_search.sprm.module import SPRM
 
 KS = (1, 2, 4, 8, 16)
 

@@ -16,7 +16,7 @@ from tts_search.core.tree import Node, Trajectory, Tree
 from tts_search.segmentation import Vocabulary
 
 if TYPE_CHECKING:
-    from tts_search.head import SPRMConfig
+    from tts_search.sprm.config import SPRMConfig
 
 Messages = Sequence[Mapping[str, str]]
 """Chat messages, each with `role` and `content`."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from tts_search.core.protocols import Completion, Request, Tokenizer
 from tts_search.errors import GeneratorError, InvalidInputError
-from tts_search.head import SPRMConfig
+from tts_search.sprm.config import SPRMConfig
 
 SEED_MASK = 2**63 - 1  # engines take 64-bit seeds, and read -1 as none
 TAIL_SEED = 0x5DEECE66D  # the draw behind a completion must not repeat the completion's first

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tts_search.core.protocols import Sampling
 from tts_search.generators.tokenizer import PretrainedTokenizer
-from tts_search.head import SPRMConfig
+from tts_search.sprm.config import SPRMConfig
 
 
 class PretrainedGenerator:

@@ -28,9 +28,10 @@ from tts_search.errors import InvalidInputError, MissingDependencyError
 from tts_search.evaluation.datasets import PUZZLES
 from tts_search.evaluation.runs import Evaluation, Ticker
 from tts_search.grading.named import resolve_grader
-from tts_search.head import SPRM, SPRMConfig
 from tts_search.paper.sample_pool import Pool, sample_pool
 from tts_search.paper.study import Study
+from tts_search.sprm.config import SPRMConfig
+from tts_search.sprm.module import SPRM
 from tts_search.training.fit import score
 from tts_search.training.states import read_states
 from tts_search.training.trajectories import GradedTrajectory

@@ -25,12 +25,13 @@ from tts_search.errors import InvalidInputError
 from tts_search.evaluation.datasets import PUZZLES, Dataset, Problem
 from tts_search.evaluation.runs import Evaluation, Ticker
 from tts_search.evaluation.tables import percent
-from tts_search.head import SPRM, SPRMConfig
 from tts_search.metrics import Floats, auc_within, best_of_k, bootstrap, paired_difference
 from tts_search.paper.items import SELECTORS
 from tts_search.paper.sample_pool import Pool, sample_pool
 from tts_search.paper.study import Finding, Study
 from tts_search.scorers.aggregate import geometric_mean, last, minimum
+from tts_search.sprm.config import SPRMConfig
+from tts_search.sprm.module import SPRM
 from tts_search.training.fit import score
 from tts_search.training.probe import ProbeSettings, fit_probe
 from tts_search.training.states import read_states

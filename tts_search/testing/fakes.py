@@ -28,7 +28,7 @@ from tts_search.selection.votes import final_answer
 from tts_search.strategies.best_of_n import BestOfN
 
 if TYPE_CHECKING:
-    from tts_search.head import SPRMConfig
+    from tts_search.sprm.config import SPRMConfig
 
 DEFAULT_STRATEGY = BestOfN(n=4)
 END, OPEN, CLOSE, STEP = 256, 257, 258, 259

@@ -12,8 +12,10 @@ from trl.trainer.utils import is_async_callable
 
 from tts_search.errors import InvalidInputError
 from tts_search.generators.tokenizer import PretrainedTokenizer
-from tts_search.head import SPRM, SPRMConfig, head_folder
 from tts_search.segmentation import Contains
+from tts_search.sprm.config import SPRMConfig
+from tts_search.sprm.loading import head_folder
+from tts_search.sprm.module import SPRM
 from tts_search.training.refusals import check_head
 from tts_search.training.rewards import CORRECTNESS, RewardFunction, guarded
 from tts_search.training.settings import ReflectiveConfig

@@ -17,10 +17,12 @@ from torch import Tensor
 
 from tts_search.errors import InvalidInputError
 from tts_search.generators.tokenizer import PretrainedTokenizer
-from tts_search.head import FOLDER, SPRM, Readout, SPRMConfig, check_free, is_head
 from tts_search.models import EMBEDDED, model_folder
 from tts_search.scorers.aggregate import resolve_aggregation
 from tts_search.segmentation import DEFAULT_STEP_RULE, Segmenter, StepRule, TokenIds
+from tts_search.sprm.config import Readout, SPRMConfig
+from tts_search.sprm.loading import FOLDER, check_free, is_head
+from tts_search.sprm.module import SPRM
 from tts_search.training.held_out import REPORT_FILE, HeadReport, judge
 from tts_search.training.probe import ProbeSettings, fit_probe
 from tts_search.training.states import Reader, step_states

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from tts_search.errors import InvalidInputError
-from tts_search.head import SPRM, SPRMConfig
+from tts_search.sprm.config import SPRMConfig
+from tts_search.sprm.module import SPRM
 
 STEPS_PER_DIRECTION = 32
 

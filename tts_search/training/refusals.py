@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from tts_search.errors import HeadMismatchError, InvalidInputError
-from tts_search.head import SPRM
+from tts_search.sprm.module import SPRM
 from tts_search.training.settings import ReflectiveConfig
 
 

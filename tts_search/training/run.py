@@ -23,8 +23,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 from tts_search.errors import InvalidInputError, MissingDependencyError
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.grading import Grader
-from tts_search.head import FOLDER, is_head
 from tts_search.models import model_folder
+from tts_search.sprm.loading import FOLDER, is_head
 from tts_search.training.curves import aha_step, history, plot
 from tts_search.training.problems import Problem, read_problems
 from tts_search.training.rewards import Correctness, RewardFunction, length_limit, well_formed

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tts_search.errors import HeadMismatchError, InvalidInputError, ModelNotFoundError
-from tts_search.head import Readout
+from tts_search.sprm.config import Readout
 from tts_search.training.trajectories import GradedTrajectory
 
 CHUNK = 256

@@ -21,9 +21,10 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from tts_search.errors import HeadMismatchError, InvalidInputError
-from tts_search.head import FOLDER, SPRM
 from tts_search.models import model_folder
 from tts_search.segmentation import Segmenter
+from tts_search.sprm.loading import FOLDER
+from tts_search.sprm.module import SPRM
 from tts_search.training import groups
 from tts_search.training.assemble import guard, head_for, outcome_index, own
 from tts_search.training.interrupt import SaveOnInterrupt

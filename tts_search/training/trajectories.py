@@ -20,8 +20,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from tts_search.core.protocols import Tokenizer
 from tts_search.errors import InvalidInputError
-from tts_search.head import Readout
 from tts_search.segmentation import Segmenter
+from tts_search.sprm.config import Readout
 
 RIGHT_FROM = 0.5
 """The reward from which on a trajectory counts as right."""

@@ -26,7 +26,9 @@ from tts_search.errors import (
     ModelNotFoundError,
 )
 from tts_search.generators.transformers import TransformersGenerator
-from tts_search.head import FOLDER, SPRM, Readout
+from tts_search.sprm.config import Readout
+from tts_search.sprm.loading import FOLDER
+from tts_search.sprm.module import SPRM
 from tts_search.testing.conformance import GeneratorConformance
 
 QUESTION = "Using the numbers 4, 6, 9 and 13, make 87."

@@ -27,7 +27,8 @@ from tts_search.errors import (
 )
 from tts_search.generators.engine_requests import Run
 from tts_search.generators.vllm import VLLMGenerator
-from tts_search.head import FOLDER, RELEASED_FILE, SPRM
+from tts_search.sprm.loading import FOLDER, RELEASED_FILE
+from tts_search.sprm.module import SPRM
 from tts_search.testing.conformance import GeneratorConformance
 
 Checkpoints = Callable[..., Path]

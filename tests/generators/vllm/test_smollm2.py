@@ -17,7 +17,8 @@ from tests.generators.reference import largest_difference, policy, reference
 from tests.smollm2 import smollm2
 from tts_search.core.protocols import Completion, Request, Sampling
 from tts_search.generators.vllm import VLLMGenerator
-from tts_search.head import FOLDER, SPRM
+from tts_search.sprm.loading import FOLDER
+from tts_search.sprm.module import SPRM
 
 QUESTION = "Natalia sold clips to 48 friends in April, and half as many in May. How many did she sell?"
 

@@ -25,8 +25,8 @@ from tts_search.generators.pretrained import PretrainedGenerator
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.generators.vllm.generator import read_config, score_in_engine
 from tts_search.generators.vllm.plugin import score_columns
-from tts_search.head import SPRMConfig
 from tts_search.models import model_folder
+from tts_search.sprm.config import SPRMConfig
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from tts_search.errors import GeneratorError, HeadMismatchError
 from tts_search.generators.transformers.kv_cache import SlotCache, attention_windows, slot_mask
 from tts_search.generators.transformers.prefix_cache import PrefixCache, States
 from tts_search.generators.transformers.sampling import Draws, draw
-from tts_search.head import SPRM
+from tts_search.sprm.module import SPRM
 
 
 @dataclass(eq=False, slots=True)

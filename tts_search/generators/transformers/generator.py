@@ -23,7 +23,7 @@ from tts_search.models import model_folder, model_name
 
 if TYPE_CHECKING:
     from tts_search.generators.transformers.decoding import Decoder, Job
-    from tts_search.head import SPRM
+    from tts_search.sprm.module import SPRM
 
 
 SINGLE_THREAD_PARAMETERS = 10_000_000
@@ -231,7 +231,8 @@ def _load_policy(folder: Path, device: str, dtype: str) -> Any:
 
 
 def _load_head(folder: Path, head: str | Path | None, hidden_size: int) -> SPRM | None:
-    from tts_search.head import SPRM, head_folder
+    from tts_search.sprm.loading import head_folder
+    from tts_search.sprm.module import SPRM
 
     if head == "auto":
         head = folder if head_folder(folder) else None

@@ -26,7 +26,7 @@ from vllm.model_executor.models.qwen3 import Qwen3ForCausalLM
 from vllm.utils.torch_utils import set_default_torch_dtype
 
 from tts_search.generators.vllm.plugin import FLOOR, SCALE, SCORE_LIMIT, score_columns, widened
-from tts_search.head import SPRM
+from tts_search.sprm.module import SPRM
 
 Base = LlamaForCausalLM if TYPE_CHECKING else object  # the three backbones have the same shape
 

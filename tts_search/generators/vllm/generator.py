@@ -25,8 +25,10 @@ from tts_search.generators.pretrained import PretrainedGenerator
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.generators.vllm import engine as vllm_engine
 from tts_search.generators.vllm.plugin import ARCHITECTURES, score_columns, sprm_engine_args
-from tts_search.head import SPRM, SPRMConfig, head_folder
 from tts_search.models import model_folder, model_name
+from tts_search.sprm.config import SPRMConfig
+from tts_search.sprm.loading import head_folder
+from tts_search.sprm.module import SPRM
 
 
 class VLLMGenerator(PretrainedGenerator):
