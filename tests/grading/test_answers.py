@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tts_search.errors import InvalidInputError
 from tts_search.grading.answers import after_thinking, boxes, last_boxed, reference_of
 from tts_search.grading.choice import MultipleChoice, multiple_choice, released_choice
-from tts_search.grading.exact import exact_match
+from tts_search.grading.named import exact_match
 
 CHOICES = [json.loads(line) for line in (Path(__file__).parent / "choice_cases.jsonl").read_text("utf-8").splitlines()]
 

@@ -18,10 +18,9 @@ import typer
 
 from tts_search.cli import arguments as options
 from tts_search.cli import terminal
-from tts_search.cli.engine import open_searcher
 from tts_search.cli.outcomes import outcomes
 from tts_search.cli.outputs import check_folder
-from tts_search.cli.plugins import import_object, is_object
+from tts_search.cli.searcher import import_object, is_object, open_searcher
 from tts_search.core.protocols import Strategy
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED

@@ -16,9 +16,8 @@ import typer
 from tts_search.cli import arguments as options
 from tts_search.cli import show as report
 from tts_search.cli import terminal
-from tts_search.cli.engine import open_searcher
 from tts_search.cli.outcomes import EXIT_CODES, NO_ANSWER, outcomes
-from tts_search.cli.plugins import import_object, is_object
+from tts_search.cli.searcher import import_object, is_object, open_searcher
 from tts_search.core.protocols import Strategy
 from tts_search.core.result import SearchResult
 from tts_search.errors import InvalidInputError

@@ -12,10 +12,9 @@ import typer
 
 from tts_search.cli import arguments as options
 from tts_search.cli import terminal
-from tts_search.cli.engine import open_searcher
 from tts_search.cli.outcomes import outcomes
 from tts_search.cli.outputs import check_apart
-from tts_search.cli.plugins import import_object
+from tts_search.cli.searcher import import_object, open_searcher
 from tts_search.errors import InvalidInputError
 
 Questions = Annotated[

@@ -1,11 +1,29 @@
-"""Graders by name, for data sets, configurations and the command line."""
+"""Graders by name, for data sets, configurations and the command line; and the plainest of them, the exact match."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Mapping
 
 from tts_search.errors import InvalidInputError
 from tts_search.grading import Grader
+from tts_search.grading.answers import after_thinking, last_boxed
+
+
+def exact_match(answer: str, reference: str) -> bool:
+    r"""Whether the answer is the reference, letter by letter but for white space and Unicode forms.
+
+    Compared is the last `\boxed{...}` of the answer, or all of it where there is none, without the thinking. An empty
+    answer is always wrong.
+    """
+    said = after_thinking(answer)
+    box = last_boxed(said)
+    given = _folded(said if box is None else box)
+    return bool(given) and given == _folded(reference)
+
+
+def _folded(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
 def _math() -> Grader:
@@ -18,12 +36,6 @@ def _math_boxed() -> Grader:
     from tts_search.grading.math import MathGrader
 
     return MathGrader(require_boxed=True)
-
-
-def _exact() -> Grader:
-    from tts_search.grading.exact import exact_match
-
-    return exact_match
 
 
 def _choice() -> Grader:
@@ -52,7 +64,7 @@ def _puzzle() -> Grader:
 
 GRADERS: Mapping[str, Callable[[], Grader]] = {
     "math": _math,  # math-verify, in processes
-    "exact": _exact,
+    "exact": lambda: exact_match,
     "choice": _choice,  # the last letter that is declared
     "puzzle": _puzzle,  # number puzzles, whose reference is the question itself
     "code": _code,  # tests in a sandbox

@@ -26,13 +26,12 @@ from tts_search.segmentation import Segmenter
 from tts_search.sprm.loading import FOLDER
 from tts_search.sprm.module import SPRM
 from tts_search.training import groups
-from tts_search.training.assemble import guard, head_for, outcome_index, own
+from tts_search.training.assemble import check_settings, check_tokenizer, guard, head_for, outcome_index, own
 from tts_search.training.interrupt import SaveOnInterrupt
 from tts_search.training.losses import LossName, process_loss, scale_gradient
-from tts_search.training.refusals import check_settings, check_tokenizer
+from tts_search.training.monitor import Watch
 from tts_search.training.settings import ReflectiveConfig
 from tts_search.training.states import Tap
-from tts_search.training.watch import Watch
 
 logger = get_logger(__name__)
 
