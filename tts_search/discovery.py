@@ -56,7 +56,7 @@ def load(group: str, name: str, own: Collection[str]) -> Any:
         ) from error
 
 
-def made(found: Any, kind: type, label: str) -> Any:
+def instantiate(found: Any, kind: type, label: str) -> Any:
     """An object of the given protocol: `found` itself, or what it makes if it is a class or function without arguments.
 
     `label` is how error messages call it.

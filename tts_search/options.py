@@ -152,7 +152,7 @@ def resolve_scorer(scorer: ScorerLike, engine: Generator) -> Scorer | None:
     if not isinstance(scorer, str):
         return scorer
     if scorer not in SCORERS:
-        return discovery.made(discovery.load(discovery.SCORERS, scorer, SCORERS), Scorer, f"scorer {scorer!r}")
+        return discovery.instantiate(discovery.load(discovery.SCORERS, scorer, SCORERS), Scorer, f"scorer {scorer!r}")
     if engine.head_config is None:
         raise InvalidInputError(f"scorer='sprm', but {engine.name!r} has no SPRM head: no sprm/ and no score_module.pt")
     return EngineSPRM()

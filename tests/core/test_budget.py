@@ -26,12 +26,12 @@ def test_too_few_tokens_go_to_the_first() -> None:
 
 
 @given(st.integers(1, 500), st.integers(0, 500), st.lists(st.tuples(wants, st.floats(0, 1)), max_size=10))
-def test_never_over_whatever_is_asked(tokens: int, held_back: int, rounds: list[tuple[list[int], float]]) -> None:
-    budget = Budget(tokens, held_back=held_back)
+def test_never_over_whatever_is_asked(tokens: int, answer_reserve: int, rounds: list[tuple[list[int], float]]) -> None:
+    budget = Budget(tokens, answer_reserve=answer_reserve)
     for asked, share in rounds:
         for grant in budget.reserve(asked):
             budget.settle(grant, int(grant * share))
-        assert budget.spent <= tokens - min(held_back, tokens)
+        assert budget.spent <= tokens - min(answer_reserve, tokens)
     budget.release()
     for grant in budget.reserve([10_000]):
         budget.settle(grant, grant)
@@ -52,7 +52,7 @@ def test_a_budget_has_at_least_one_token(tokens: int) -> None:
 
 
 def test_no_budget_is_no_limit() -> None:
-    budget = Budget(None, held_back=100)
+    budget = Budget(None, answer_reserve=100)
     assert budget.reserve([32_768] * 1000) == [32_768] * 1000
 
 

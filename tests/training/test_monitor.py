@@ -50,27 +50,27 @@ def test_what_a_batch_cannot_say_is_nan() -> None:
 )
 def test_collapse_is_called_once_with_its_remedy(collapsed: HeadStatistics, reason: str) -> None:
     alarm = CollapseAlarm(window=3)
-    assert alarm.look(collapsed) is None
-    assert alarm.look(collapsed) is None, "two batches say little"
-    warning = alarm.look(collapsed)
+    assert alarm.check(collapsed) is None
+    assert alarm.check(collapsed) is None, "two batches say little"
+    warning = alarm.check(collapsed)
     assert warning is not None
     assert "warmup_steps" in warning
     assert re.search(reason, warning)
-    assert alarm.look(collapsed) is None, "said once"
+    assert alarm.check(collapsed) is None, "said once"
 
 
 def test_a_head_that_learns_is_left_alone_and_can_ring_again() -> None:
     alarm = CollapseAlarm(window=2)
     good, bad = batch([0.9, 0.8, 0.4], [0.1, 0.3, 0.6]), batch([0.1, 0.2], [0.1, 0.2])
-    assert [alarm.look(good) for _ in range(5)] == [None] * 5
-    assert [alarm.look(bad) is not None for _ in range(3)].count(True) == 1
-    assert [alarm.look(good) for _ in range(3)] == [None] * 3
-    assert [alarm.look(bad) is not None for _ in range(3)].count(True) == 1
+    assert [alarm.check(good) for _ in range(5)] == [None] * 5
+    assert [alarm.check(bad) is not None for _ in range(3)].count(True) == 1
+    assert [alarm.check(good) for _ in range(3)] == [None] * 3
+    assert [alarm.check(bad) is not None for _ in range(3)].count(True) == 1
 
 
 def test_batches_without_steps_say_nothing() -> None:
     alarm = CollapseAlarm(window=1)
-    assert alarm.look(statistics([[]], [0.0], [True])) is None
+    assert alarm.check(statistics([[]], [0.0], [True])) is None
 
 
 def test_a_window_holds_something() -> None:

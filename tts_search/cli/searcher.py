@@ -13,7 +13,7 @@ from typing import Any
 
 from tts_search.api import Searcher
 from tts_search.core.protocols import Generator, Scorer
-from tts_search.discovery import made
+from tts_search.discovery import instantiate
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
 
@@ -40,7 +40,7 @@ def import_object(name: str, option: str) -> Any:
 
 def make_object(name: str, option: str, kind: type) -> Any:
     """An object of the user's: as it is, or what its class or a function without arguments makes."""
-    return made(import_object(name, option), kind, f"{option} {name}")
+    return instantiate(import_object(name, option), kind, f"{option} {name}")
 
 
 def open_searcher(

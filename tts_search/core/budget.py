@@ -37,19 +37,19 @@ class Usage:
 
 
 class Budget:
-    """A cap on sampled tokens, of which `held_back` are kept for the answer until `release()`.
+    """A cap on sampled tokens, of which `answer_reserve` are kept for the answer until `release()`.
 
     Args:
         tokens: the cap, None for no cap.
-        held_back: tokens that `reserve` does not give away before `release`.
+        answer_reserve: tokens that `reserve` does not give away before `release`.
     """
 
-    def __init__(self, tokens: int | None, *, held_back: int = 0) -> None:
+    def __init__(self, tokens: int | None, *, answer_reserve: int = 0) -> None:
         if tokens is not None and tokens < 1:
             raise InvalidInputError(f"budget must be at least 1 token, or None for no limit; got {tokens}")
         self.tokens = tokens
         self._cap = UNLIMITED if tokens is None else tokens
-        self._held_back = 0 if tokens is None else min(held_back, tokens)
+        self._answer_reserve = 0 if tokens is None else min(answer_reserve, tokens)
         self._spent = 0
         self._reserved = 0
 
@@ -61,11 +61,11 @@ class Budget:
     @property
     def available(self) -> int:
         """What can be reserved now."""
-        return max(0, self._cap - self._held_back - self._spent - self._reserved)
+        return max(0, self._cap - self._answer_reserve - self._spent - self._reserved)
 
     def release(self) -> None:
         """Give the held-back share free: the answer stage begins, or needs nothing any more."""
-        self._held_back = 0
+        self._answer_reserve = 0
 
     def reserve(self, wants: Sequence[int]) -> list[int]:
         """Grant each want as much as a fair split of what is available allows; the grants count as taken.

@@ -107,8 +107,8 @@ class _Search:
         self.thinking_room = min(shared.max_tokens, self.room - min(shared.answer_tokens, self.room // 4))
         self.tree = Tree(question, prompt, shared.segmenter, tokenizer.decode)
         quarter = 0 if job.budget is None else job.budget // 4
-        held_back = quarter if job.selector.needs_answers else min(quarter, shared.answer_tokens)
-        self.budget = Budget(job.budget, held_back=held_back)
+        answer_reserve = quarter if job.selector.needs_answers else min(quarter, shared.answer_tokens)
+        self.budget = Budget(job.budget, answer_reserve=answer_reserve)
         counted = job.on_progress or job.halt or job.seconds is not None
         self.sampler = Sampler(
             self.tree,

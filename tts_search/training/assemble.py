@@ -19,7 +19,7 @@ from tts_search.segmentation import Contains
 from tts_search.sprm.config import SPRMConfig
 from tts_search.sprm.loading import head_folder
 from tts_search.sprm.module import SPRM
-from tts_search.training.rewards import CORRECTNESS, RewardFunction, guarded
+from tts_search.training.rewards import CORRECTNESS, RewardFunction, naming_failures
 from tts_search.training.settings import ReflectiveConfig
 
 
@@ -53,13 +53,13 @@ def outcome_index(names: list[str], wanted: str | None) -> int:
     return names.index(wanted)
 
 
-def guard(function: Any) -> Any:
+def name_failures(function: Any) -> Any:
     """A plain reward function so wrapped that its failures name it; models and coroutines as they are."""
     plain = callable(function) and not isinstance(function, torch.nn.Module) and not is_async_callable(function)
-    return guarded(cast(RewardFunction, function)) if plain else function
+    return naming_failures(cast(RewardFunction, function)) if plain else function
 
 
-def own(tokenizer: PreTrainedTokenizerBase) -> PretrainedTokenizer:
+def wrap_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PretrainedTokenizer:
     """The very tokenizer that training uses, behind the package's contract."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)

@@ -25,7 +25,7 @@ def one_sided(outcomes: Tensor, size: int) -> Tensor:
     return (~mixed).repeat_interleave(size)
 
 
-def without(batch: Batch, rows: Tensor) -> Batch:
+def mask_rows(batch: Batch, rows: Tensor) -> Batch:
     """The batch with these rows masked out: neither the policy nor the head learns from them."""
     kept = dict(batch)
     kept["completion_mask"] = batch["completion_mask"].masked_fill(rows[:, None], 0)
@@ -34,7 +34,7 @@ def without(batch: Batch, rows: Tensor) -> Batch:
     return kept
 
 
-def merged(old: Mapping[str, Any], new: Mapping[str, Any], rows: Tensor, pad_id: int) -> Batch:
+def replace_rows(old: Mapping[str, Any], new: Mapping[str, Any], rows: Tensor, pad_id: int) -> Batch:
     """`old`, with `rows` taken from `new`. Prompts are padded on the left, what belongs to completions on the right."""
     batch = dict(old)
     for name, before in old.items():

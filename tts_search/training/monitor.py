@@ -97,7 +97,7 @@ class CollapseAlarm:
         if self.window < 1:
             raise InvalidInputError(f"the alarm's window must hold at least 1 batch, got {self.window}")
 
-    def look(self, batch: HeadStatistics) -> str | None:
+    def check(self, batch: HeadStatistics) -> str | None:
         """Take a batch in; the warning if the head has just collapsed, None if all is well or it was said already."""
         if batch.steps == 0:
             return None
@@ -171,12 +171,13 @@ class Watch:
         names = ("score_right", "score_wrong", "gap", "auc", "kept_right", "kept_wrong", "spread")
         metrics = {f"sprm/{name}": float(getattr(found, name)) for name in names}
         metrics["sprm/steps"] = found.steps / len(everybody)
-        return {name: value for name, value in (metrics | self._best_of(everybody, values)).items() if _is(value)}
+        metrics |= self._best_of(everybody, values)
+        return {name: value for name, value in metrics.items() if not math.isnan(value)}
 
     def alarm(self) -> str | None:
         """The warning, if the head has just collapsed."""
         found, self._last = self._last, None
-        return self._alarm.look(found) if self._alarm is not None and found is not None else None
+        return self._alarm.check(found) if self._alarm is not None and found is not None else None
 
     def _best_of(self, everybody: list[Trajectory], values: list[float]) -> dict[str, float]:
         """Accuracy of the best-scored of each whole group, beside that of a single sample of the same groups."""
@@ -197,7 +198,3 @@ def _trajectories(rows: Tensor, logits: Tensor, outcomes: Tensor, numbers: Tenso
         scores[row].append(value)
     pairs = zip(numbers.tolist(), outcomes.tolist(), scores, strict=True)
     return [(group, outcome == 1.0, steps) for group, outcome, steps in pairs if not math.isnan(outcome)]
-
-
-def _is(value: float) -> bool:
-    return not math.isnan(value)

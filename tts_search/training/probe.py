@@ -82,7 +82,7 @@ def fit_probe(
                 loss.backward()
                 optimizer.step()
                 total += loss.item() * len(rows)
-            watched = best.look(head)
+            watched = best.update(head)
             if (epoch + 1) % 5 == 0 or epoch + 1 == settings.epochs:
                 report(f"head: epoch {epoch + 1}/{settings.epochs}  loss {total / len(labels):.3f}{watched}")
     best.restore(head)
@@ -114,7 +114,7 @@ class _Best:
         self._weights: dict[str, Any] | None = None
 
     @torch.no_grad()
-    def look(self, head: SPRM) -> str:
+    def update(self, head: SPRM) -> str:
         if self._validation is None:
             return ""
         hidden, labels = self._validation

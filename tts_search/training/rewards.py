@@ -89,7 +89,7 @@ def text_of(completion: Completion) -> str:
     return completion if isinstance(completion, str) else "".join(str(turn["content"]) for turn in completion)
 
 
-def guarded(function: RewardFunction) -> RewardFunction:
+def naming_failures(function: RewardFunction) -> RewardFunction:
     """A synchronous reward function whose failures name it: it raised, or did not return one number a completion."""
     name = getattr(function, "__name__", type(function).__name__)
 

@@ -26,7 +26,14 @@ from tts_search.segmentation import Segmenter
 from tts_search.sprm.loading import FOLDER
 from tts_search.sprm.module import SPRM
 from tts_search.training import groups
-from tts_search.training.assemble import check_settings, check_tokenizer, guard, head_for, outcome_index, own
+from tts_search.training.assemble import (
+    check_settings,
+    check_tokenizer,
+    head_for,
+    name_failures,
+    outcome_index,
+    wrap_tokenizer,
+)
 from tts_search.training.interrupt import SaveOnInterrupt
 from tts_search.training.losses import LossName, process_loss, scale_gradient
 from tts_search.training.monitor import Watch
@@ -93,7 +100,7 @@ class ReflectiveGRPOTrainer(GRPOTrainer):
         functions = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
         super().__init__(
             model=str(folder) if isinstance(model, str | Path) else model,
-            reward_funcs=[guard(function) for function in functions],
+            reward_funcs=[name_failures(function) for function in functions],
             args=args,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
@@ -116,7 +123,7 @@ class ReflectiveGRPOTrainer(GRPOTrainer):
         self._tap = Tap(self.model)
         self.head = head_for(self.model, head, folder, args).to(self.accelerator.device)
         self.model.add_module(HEAD, self.head)
-        self._segmenter = Segmenter(own(tokenizer), self.head.config.step_rule)
+        self._segmenter = Segmenter(wrap_tokenizer(tokenizer), self.head.config.step_rule)
         if self.use_vllm:
             skip_head(self.vllm_generation)
 
@@ -132,13 +139,13 @@ class ReflectiveGRPOTrainer(GRPOTrainer):
             return batch
         one_sided = groups.one_sided(self._outcomes, self.num_generations)
         if self.args.groups == "drop":
-            batch = groups.without(batch, self._own_rows(one_sided))
+            batch = groups.mask_rows(batch, self._own_rows(one_sided))
         for turn in range(self.args.resample_rounds if self.args.groups == "resample" else 0):
             if not bool(one_sided.any()):
                 break
             fresh = self._rollout(self._fresh(len(inputs), turn))
             usable = one_sided & ~groups.one_sided(self._outcomes, self.num_generations)
-            batch = groups.merged(batch, fresh, self._own_rows(usable), cast(int, self._tokenizer.pad_token_id))
+            batch = groups.replace_rows(batch, fresh, self._own_rows(usable), cast(int, self._tokenizer.pad_token_id))
             one_sided = one_sided & ~usable
         self._metrics["train"]["sprm/one_sided"].append(one_sided.float().mean().item())
         batch["num_items_in_batch"] = self.accelerator.gather(batch["completion_mask"].sum()).sum()

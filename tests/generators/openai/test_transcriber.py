@@ -48,11 +48,11 @@ def test_a_prompt_keeps_its_end_of_text_tokens(tokenizer: PretrainedTokenizer, t
 def test_whose_text_it_is(tokenizer: PretrainedTokenizer, tmp_path: Path) -> None:
     transcriber = Transcriber(tokenizer)
     ids = tokenizer.encode("That is 22.\n\n")
-    assert transcriber.spells(ids, "That is 22.\n\n")
-    assert transcriber.spells(ids, "That is 22")  # a hidden stop token
-    assert transcriber.spells((*ids, len(tokenizer) + 3), " That is 22.")  # padding ids have no text
-    assert transcriber.spells(tokenizer.encode("你")[:1], "\ufffd")
-    assert not transcriber.spells(ids, "Something else")
+    assert transcriber.matches(ids, "That is 22.\n\n")
+    assert transcriber.matches(ids, "That is 22")  # a hidden stop token
+    assert transcriber.matches((*ids, len(tokenizer) + 3), " That is 22.")  # padding ids have no text
+    assert transcriber.matches(tokenizer.encode("你")[:1], "\ufffd")
+    assert not transcriber.matches(ids, "Something else")
 
 
 def test_the_first_stop_counts() -> None:

@@ -232,7 +232,7 @@ class OpenAIGenerator(PretrainedGenerator):
                 )
             return self._text.read(answer.text)
         if not self._tokenizer_fits and answer.text:
-            if not self._text.spells(answer.ids, answer.text):
+            if not self._text.matches(answer.ids, answer.text):
                 raise InvalidInputError(
                     f"{server} writes {answer.text:.60} for tokens that are {self._tokenizer.decode(answer.ids):.60} "
                     f"here: pass tokenizer=, the folder of the model that it serves as {self._name!r}"

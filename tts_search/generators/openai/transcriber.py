@@ -38,7 +38,7 @@ class Transcriber:
         recent = text[max(0, len(text) - new - max(map(len, shortest), default=0)) :]
         return any(piece in recent for piece in shortest) and not stop_ids.isdisjoint(self._tokenizer.encode(text))
 
-    def spells(self, ids: Sequence[int], text: str) -> bool:
+    def matches(self, ids: Sequence[int], text: str) -> bool:
         """Whether `text` can be what a server wrote for tokens: spaces and stop tokens may be missing from it."""
         known = [i for i in ids if i < len(self._tokenizer.pieces)]
         ours, theirs = ("".join(side.split()) for side in (self._tokenizer.decode(known), text))
