@@ -117,6 +117,13 @@ def test_selecting_a_node_shows_its_text_and_its_steps(open_page: Opener) -> Non
         assert (f"{node.value:.3f}" if steps else "–") in page.title
 
 
+def test_empty_lines_around_a_step_are_not_shown(open_page: Opener, result: SearchResult) -> None:
+    page = open_page(result)
+    page.browser.set_script_timeout(20)
+    assert page.js("piece('\\n\\na' + '\\n'.repeat(400_000) + 'b\\n', 'open', null, null).innerText.length") > 400_000
+    assert page.js("['\\n\\na\\nb\\n', '\\n', ''].map(withoutEmptyLines)") == ["a\nb", "", ""]
+
+
 def test_folding_by_hand(open_page: Opener, result: SearchResult) -> None:
     tree = result.tree
     assert tree is not None

@@ -98,6 +98,9 @@ RIGHT = ["13 - 4 = 9 left 6, 9, 9.\n\n", "9 * 9 = 81 left 6, 81.\n\n", "81 + 6 =
         ([*RIGHT[:3], "87 = 87? no."], 3),
         ([*RIGHT[:3], "86 = 87? yes."], 3),
         ([RIGHT[0], "Hm."], None),
+        ([f"{'9' * 5000} - 5 = 8."], None),
+        ([f"{'9' * 5000} = 87? no."], None),
+        (["13 - 5 = 8 left ,, ."], None),
     ],
 )
 def test_the_first_wrong_step_is_known(steps: list[str], index: int | None) -> None:

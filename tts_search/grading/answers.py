@@ -27,7 +27,7 @@ def after_thinking(text: str) -> str:
 
 def boxes(text: str) -> list[tuple[int, int, str]]:
     r"""Every closed `\boxed{...}` (or `\fbox{...}`) that is in no other, as (start, end, content), in order."""
-    found: list[tuple[int, int, str]] = []
+    found: list[tuple[int, int, int, int]] = []  # start, end, and those of the content
     opened: list[tuple[int, int, bool]] = []  # start, begin of the content, is a box
     for brace in _BRACES.finditer(text):
         token = brace[0]
@@ -40,8 +40,8 @@ def boxes(text: str) -> list[tuple[int, int, str]]:
             if is_box:
                 while found and found[-1][0] > start:
                     found.pop()
-                found.append((start, brace.end(), text[begin : brace.start()]))
-    return found
+                found.append((start, brace.end(), begin, brace.start()))
+    return [(start, end, text[begin:close]) for start, end, begin, close in found]
 
 
 def last_boxed(text: str) -> str | None:

@@ -14,11 +14,12 @@ from tts_search.errors import InvalidInputError
 from tts_search.grading.answers import after_thinking, last_boxed
 
 RELEASED_PATTERN = r"(?i)(?:答案|answer)\s*[:：]\s*([A-D])"
+# No part begins with what the run in front of it takes, so runs give nothing back (`*+`) and a search is linear.
 PATTERN = (
-    r"(?i)(?:答案|正确选项|\banswer\b|\bcorrect\s+(?:option|choice)\b)"
-    r"[\s*_]*(?:是|为|选|应为|应该是|is|would\s+be)?[\s*_]*[:：]?"
-    r"[\s*_\"'“(\[（【$]*(?:option\s+|选项\s*|\\(?:text|textbf|mathrm|mathbf)\{)?[\s*_\"'“(\[（【]*"
-    r"((?-i:[A-Z])(?![A-Za-z0-9'’])|[a-z](?![A-Za-z0-9'’])(?!\s+\w))"  # "answer: a lot of work" names no option
+    r"(?i)(?:答案|正确选项|\banswer\b|\bcorrect\s++(?:option|choice)\b)"
+    r"[\s*_]*+(?:是|为|选|应为|应该是|is|would\s++be)?[\s*_]*+[:：]?"
+    r"[\s*_\"'“(\[（【$]*+(?:option\s++|选项\s*+|\\(?:text|textbf|mathrm|mathbf)\{)?[\s*_\"'“(\[（【]*+"
+    r"((?-i:[A-Z])(?![A-Za-z0-9'’])|[a-z](?![A-Za-z0-9'’])(?!\s++\w))"  # "answer: a lot of work" names no option
 )
 _LETTER = re.compile(
     r"[\s*_()\[\]（）【】$.。:：]*(?:\\(?:text|textbf|mathrm|mathbf)\{)?\(?([A-Za-z])\)?\}?(?:[.):：、].*|[\s*_.。)\]）】$]*)",
@@ -31,7 +32,7 @@ class MultipleChoice:
     r"""A grader of letters: `MultipleChoice()(answer, "B")`.
 
     Args:
-        pattern: a regular expression whose one group is the letter.
+        pattern: a regular expression whose one group is the letter. One of your own should be linear: `*+` for `*`.
         take: which of several matches counts.
         boxed: whether the last `\boxed{B}` goes before the pattern, and a bare letter is an answer.
         letters: the options there are; any other letter is no answer.

@@ -109,22 +109,27 @@ def _text(value: Any) -> str:
 def _equal_json(given: str, wanted: str) -> bool:
     try:
         return json.loads(given) == json.loads(wanted)
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or lists in lists without end
         return False
 
 
 def _equal_lines(given: str, wanted: str) -> bool:
     """Line by line, white space at the ends aside; numbers as numbers."""
-    ours, theirs = ([line.split() for line in text.strip().splitlines()] for text in (given, wanted))
-    return [len(line) for line in ours] == [len(line) for line in theirs] and all(
-        a == b or _number(a) == _number(b) is not None
-        for line, other in zip(ours, theirs, strict=True)
-        for a, b in zip(line, other, strict=True)
+    ours, theirs = given.strip().splitlines(), wanted.strip().splitlines()
+    return len(ours) == len(theirs) and all(
+        _equal_words(line.split(), other.split()) for line, other in zip(ours, theirs, strict=True)
+    )
+
+
+def _equal_words(ours: list[str], theirs: list[str]) -> bool:
+    return len(ours) == len(theirs) and all(
+        a == b or _number(a) == _number(b) is not None for a, b in zip(ours, theirs, strict=True)
     )
 
 
 def _number(text: str) -> Decimal | None:
     try:
-        return Decimal(text)
+        number = Decimal(text)
     except InvalidOperation:
         return None
+    return None if number.is_nan() else number  # comparing with a signalling one raises

@@ -28,7 +28,7 @@ from tts_search.grading.answers import CLOSE, after_thinking, last_boxed, refere
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
 _NOISE = re.compile(
     r"""(?<=\d)\\[,!;: ](?=\d{3})  # spaces for thousands
-    | \^\{\s*\} | \\color\{\w+\} | \\[,;!]?\s*$ | [\s.]+$""",
+    | \^\{\s*\} | \\color\{\w+\} | \\[,;!]?\s*$ | (?<![\s.])[\s.]+$""",
     re.VERBOSE,
 )
 _LONGEST = 4_000  # characters of an answer that are read; no gradeable answer is longer

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from tts_search.paper.study import Study
 
 SAMPLES = 4
-_MOVE = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)(?: left ([\d, ]+))?\.")
-_CHECK = re.compile(r"(\d+) = (\d+)\? (yes|no)\.")
+# Numbers of few digits: `int` refuses those of thousands.
+_MOVE = re.compile(r"(\d{1,9}) ([-+*/]) (\d{1,9}) = (\d{1,9})(?: left (\d{1,9}(?:, ?\d{1,9})*))?\.")
+_CHECK = re.compile(r"(\d{1,9}) = (\d{1,9})\? (yes|no)\.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 from tts_search.core.protocols import Tokenizer
 
+_WINDOW = 256  # characters in front of new ones that are read with them: more than any token has, or a word
+
 
 class Transcriber:
     """Reads an endpoint's texts as tokens of `tokenizer`."""
@@ -30,13 +32,16 @@ class Transcriber:
     def stopped(self, text: str, new: int, stop_ids: frozenset[int]) -> bool:
         """Whether a text whose last `new` characters have just come holds a stop token.
 
-        The whole is read again only where a stop token's own text appears, so that a long text costs little.
+        The whole is read again only where its end reads as one, so that a long text costs little.
         """
         if stop_ids not in self._shortest:
             self._shortest[stop_ids] = self._shortest_texts(stop_ids)
         shortest = self._shortest[stop_ids]
         recent = text[max(0, len(text) - new - max(map(len, shortest), default=0)) :]
-        return any(piece in recent for piece in shortest) and not stop_ids.isdisjoint(self._tokenizer.encode(text))
+        if not any(piece in recent for piece in shortest):
+            return False
+        end = text[max(0, len(text) - new - _WINDOW) :]
+        return all(not stop_ids.isdisjoint(self._tokenizer.encode(part)) for part in (end, text))
 
     def matches(self, ids: Sequence[int], text: str) -> bool:
         """Whether `text` can be what a server wrote for tokens: spaces and stop tokens may be missing from it."""

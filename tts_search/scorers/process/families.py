@@ -182,13 +182,18 @@ class RLHFlowPRM(Family):
         self.columns = (self._single(self.good), self._single("-"))
 
     def encode(self, question: str, steps: Sequence[str]) -> Encoded:
-        turns: list[dict[str, str]] = []
-        answers: set[int] = set()  # where in the text each answer begins
-        for number, step in enumerate(steps):
-            turns.append({"role": "user", "content": f"{question} {step}" if number == 0 else step})
-            answers.add(len(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)))
-            turns.append({"role": "assistant", "content": self.good})
-        text = self.tokenizer.apply_chat_template(turns, tokenize=False)
+        good = {"role": "assistant", "content": self.good}
+        asked = [{"role": "user", "content": step} for step in (f"{question} {steps[0]}", *steps[1:])]
+        # Where in the text each answer begins. The turns in front of a step are stood in for by a short one: written
+        # out anew for each step they would take time in the square of their number.
+        short = {"role": "user", "content": "?"}
+        written = len(self._written([short], open_answer=True))
+        end = len(self._written(asked[:1], open_answer=True))
+        answers = {end}
+        for turn in asked[1:]:
+            end += len(self._written([short, good, turn], open_answer=True)) - written
+            answers.add(end)
+        text = self._written([turn for user in asked for turn in (user, good)], open_answer=False)
         encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids = tuple(encoded["input_ids"])
         starts = (i for i, (a, b) in enumerate(encoded["offset_mapping"]) if b > a and a in answers)
@@ -199,6 +204,9 @@ class RLHFlowPRM(Family):
                 "tokenizer does not write turns one behind the other"
             )
         return Encoded(ids, positions)
+
+    def _written(self, turns: list[dict[str, str]], *, open_answer: bool) -> str:
+        return self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_answer)
 
 
 class VersaPRM(Family):
@@ -218,7 +226,8 @@ class VersaPRM(Family):
         return self._located(pieces, special=True, tag=self.tag)
 
     def _clean(self, text: str) -> str:
-        return re.sub(r"\s*\n\s*\n\s*\n\s*\n\s*", "\n\n", text).strip()
+        """White space with four newlines or more in it is two newlines."""
+        return re.sub(r"\s+", lambda space: "\n\n" if space[0].count("\n") >= 4 else space[0], text).strip()
 
 
 FAMILIES: dict[str, type[Family]] = {

@@ -1,0 +1,190 @@
+r"""What reads a model's words takes time in proportion to them: 100,000 characters at most 15 times what 10,000 take.
+
+Processor time is compared, never a wall clock, and the least of several runs. Each reader is tried in a fork that the
+kernel ends after some seconds of processor time, so that a regression fails here and hangs nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import gc
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tts_search
+from tts_search.embedded import puzzles
+from tts_search.evaluation.step_scores import first_error
+from tts_search.export import page
+from tts_search.export.graphs import _xml_attributes
+from tts_search.export.terminal import _one_line
+from tts_search.generators.openai_text import Transcriber
+from tts_search.grading import answers, code
+from tts_search.grading.choice import multiple_choice, released_choice
+from tts_search.grading.exact import exact_match
+from tts_search.grading.math import MathGrader, _tidy
+from tts_search.result import final_answer
+from tts_search.scorers.process.families import MathShepherd, RLHFlowPRM, VersaPRM
+from tts_search.segmentation import Contains, Segmenter
+from tts_search.testing.fakes import FakeTokenizer
+from tts_search.training.rewards import well_formed
+
+SHORT, LONG, MOST = 10_000, 100_000, 15
+FLOOR = 0.001  # seconds of processor time for the short text: below it the clock's grain is compared
+PUZZLE = puzzles.Puzzle((4, 6, 9, 13), 87)
+
+UNITS = (
+    *("*", " ", "\n", "\n ", "\t"),
+    *("_", "$", "．", "。", "7", ",", "7,", ".", " .", "-", "`", "```", "```\n", "```python\n"),
+    *("{", "}", "(", "\\", "\\ ", "\\{", "\\boxed{", "\\boxed {", "\\fbox{}", "\\frac{", "\\text{", "\\color{a", "^{ "),
+    *("answer is ", "answer: ", "answer ", "Answer: a ", "correct ", "option ", "答案", "答案：", "选项", "ки"),
+    *("Step 1: ", "<think>", "</think>", "</think", ".\n\n", "=", "4 + 9 = 13. ", "[", "[7, "),
+    *("\u0301\u0316", "\u0f73\u0344", "ａ\u0301"),
+)  # fmt: skip
+LEADS = ("", "The answer is ", "\\boxed{", "```\n")
+
+
+def texts(length: int) -> Iterator[tuple[str, str]]:
+    """Runs of one unit behind each lead, all units mixed, and boxes in boxes."""
+    for unit in UNITS:
+        run = unit * (length // len(unit))
+        yield repr(unit), run
+        yield from ((f"{lead!r} {unit!r} '!'", lead + run + "!") for lead in LEADS)
+    mixed = "".join(UNITS) + "".join(reversed(UNITS))
+    yield "mixed", mixed * (length // len(mixed))
+    yield "boxes in boxes", "\\boxed{" * (length // 8) + "}" * (length // 8)
+    yield "answers and spaces", ("answer is" + " " * (length // 100)) * 95
+
+
+class Plain:
+    """A tokenizer of characters, with a chat template that writes turn behind turn."""
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        return [ord(c) for c in text]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(map(chr, ids))
+
+    def apply_chat_template(
+        self, turns: Sequence[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool = False
+    ) -> str:
+        return "".join(f"<{t['role']}>{t['content']}" for t in turns) + "<assistant>" * add_generation_prompt
+
+    def __call__(self, text: str, **_: bool) -> dict[str, Any]:
+        return {"input_ids": [ord(c) for c in text], "offset_mapping": [(i, i + 1) for i in range(len(text))]}
+
+
+def family(kind: type[Any]) -> Any:
+    """A family without a checkpoint."""
+    found = object.__new__(kind)
+    found.tokenizer, found.tag, found.columns = Plain(), 0, (ord("+"), ord("-"))
+    return found
+
+
+def segment(text: str) -> object:
+    tokenizer = FakeTokenizer(thinks=False)
+    by_text = Segmenter(tokenizer, Contains("\n\n\n"))
+    assert by_text.text_mode
+    return by_text.scan(by_text.start(), tokenizer.encode(text[: len(text) // 10]))  # one by one they take long
+
+
+def stream(text: str) -> object:
+    """As a server that shows no ids sends it, the stop token's text in it again and again and never the token."""
+
+    class Joins(FakeTokenizer):
+        def encode(self, text: str) -> tuple[int, ...]:
+            return tuple(text.encode("utf-8", "replace"))
+
+    reader, stops = Transcriber(Joins()), frozenset({259})
+    return [reader.stopped(text[:end], 400, stops) for end in range(400, len(text), 400)]
+
+
+def said(text: str) -> object:
+    grader = MathGrader(workers=1)
+    found = grader._said(text)
+    return _tidy(found[0]) if found else None
+
+
+READERS: dict[str, Callable[[str], object]] = {
+    "choice": multiple_choice.letter,
+    "choice-released": released_choice.letter,
+    "exact": lambda text: exact_match(text, "Zürich"),
+    "math": said,
+    "math's references": lambda text: _tidy(answers.reference_of(text)),
+    "puzzle": lambda text: (puzzles.grade(text, PUZZLE), puzzles.expression(text)),
+    "puzzle's steps": lambda text: first_error(PUZZLE, [text, "4 + 9 = 13 left " + text, "87 = " + text]),
+    "a code fence": code._program,
+    "a program's lines": lambda text: code._equal_lines(text, text + "1"),
+    "a program's result": lambda text: code._equal_json(text, "1"),
+    "boxes": answers.boxes,
+    "the last box": answers.last_boxed,
+    "votes": final_answer,
+    "reward": lambda text: well_formed(completions=[text]),
+    "VersaPRM": lambda text: family(VersaPRM)._clean(text),
+    "MathShepherd": lambda text: family(MathShepherd)._clean(text),
+    "RLHFlow's turns": lambda text: family(RLHFlowPRM).encode("?", text.split("\n")[: len(text) // 10]),
+    "steps": segment,
+    "a stream of text": stream,
+    "a server's spelling": lambda text: Transcriber(FakeTokenizer()).spells([32] * len(text), text),
+    "terminal": lambda text: _one_line(text, 72),
+    "GraphML": lambda text: _xml_attributes({"text": text}),
+    "page": page._embed,
+}
+
+
+def measure(reader: Callable[[str], object], results: Connection) -> None:
+    """In a fork: what is being read, then whether that took too long."""
+    gc.disable()  # it walks through all that is loaded
+    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+    for (name, short), (_, long) in zip(texts(SHORT), texts(LONG), strict=True):
+        results.send((name, None))
+        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + 20, hard))  # SIGXCPU ends it
+        least = [float("inf"), float("inf")]
+        for _ in range(6):
+            for i, text in enumerate((short, long)):
+                started = time.thread_time()  # under a limit the process' own clock counts ticks
+                reader(text)
+                least[i] = min(least[i], time.thread_time() - started)
+            if least[1] <= MOST * max(least[0], FLOOR):
+                break
+        else:
+            results.send((name, least))
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_ten_times_the_text_takes_at_most_fifteen_times_the_time(name: str) -> None:
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe(duplex=False)
+    process = fork.Process(target=measure, args=(READERS[name], theirs))
+    process.start()
+    theirs.close()
+    seen: list[tuple[str, list[float] | None]] = []
+    with suppress(EOFError):
+        while True:
+            seen.append(ours.recv())
+    process.join()
+    assert process.exitcode == 0, f"it was ended while it read {seen[-1][0]}"
+    assert [result for result in seen if result[1] is not None] == []
+
+
+def test_every_module_with_patterns_is_tried_here() -> None:
+    package = Path(tts_search.__file__).parent
+    found = {
+        str(file.relative_to(package).with_suffix(""))
+        for file in package.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Import) and any(alias.name in ("re", "regex") for alias in node.names)
+    }
+    tried = {
+        *("embedded/puzzles", "evaluation/step_scores", "export/graphs", "result", "scorers/process/families"),
+        *("grading/answers", "grading/choice", "grading/code", "grading/math"),
+    }
+    others = {"cli/compare", "training/cleaning"}  # they read a command line, and questions
+    assert found == tried | others
