@@ -1,22 +1,24 @@
 """Running a Python program that nobody has read: no network, no files to write, no processes, limits on the rest.
 
 What holds: the program runs in a process and session of its own, with nothing of the caller's environment, under limits
-on processor time, wall time, memory, output and open files, and under a system call filter that refuses sockets, new
-processes (threads are allowed), signals to others, and every way to create, change or remove a file. It is killed as a
-group and leaves nothing behind.
+on processor time, wall time, memory, output and open files, and under a system call filter. The filter permits what is
+on a list and refuses all else: sockets, new processes (threads are allowed), every way to create, change or remove a
+file, and every way to a process outside: to signal it (by `kill` and its kin, a descriptor of a process, the owner of a
+file, a terminal, a message queue or a timer), to trace it, write to its memory, or set its priority, processors or
+limits. It may signal itself. Where the kernel has Landlock, that refuses writes, signals (of Linux 6.12) and looks into
+other processes once more. It leaves nothing behind.
 
-What does not hold: it can *read* whatever the user can read (though tell nobody), load the machine until its limits
-stop it, and attack the kernel, whose calls are refused by a list, not permitted by one. It is no protection against a
-determined attacker, least of all as root: grade programs of unknown origin in a container or virtual machine.
-Linux on x86-64 or arm64 only; elsewhere it refuses to run anything.
+What does not hold: it can *read* whatever the user can read (though tell nobody), named pipes and devices too, where
+opening or reading alone can do something, such as take what was meant for another. It can load the machine until its
+limits stop it, and attack the kernel through the calls that are permitted. It is no protection against a determined
+attacker, least of all as root: grade programs of unknown origin in a container or virtual machine. Linux on x86-64 or
+arm64 only; elsewhere, and where the filter cannot be set up, it refuses to run anything.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -60,7 +62,7 @@ def run_program(source: str, stdin: str = "", limits: Limits | None = None) -> R
     """Run Python source with a text on standard input. Any number of threads may call it.
 
     Raises:
-        TTSError: this system has no system call filter, so nothing was run.
+        TTSError: this system has no system call filter, or the limits leave no room to set it up: nothing was run.
     """
     if not _confines():
         raise TTSError("running programs needs a Linux kernel with seccomp filters, on x86-64 or arm64: none was run")
@@ -70,7 +72,10 @@ def run_program(source: str, stdin: str = "", limits: Limits | None = None) -> R
 @functools.cache
 def _confines() -> bool:
     """Asked once, with a program of our own: later ones could exit with any code."""
-    return _run("", "", Limits()).exit_code != sandbox_child.REFUSED
+    try:
+        return _run("", "", Limits()).exit_code == 0
+    except TTSError:
+        return False
 
 
 def _run(source: str, stdin: str, limits: Limits) -> Run:
@@ -95,11 +100,18 @@ def _run(source: str, stdin: str, limits: Limits) -> Run:
             except subprocess.TimeoutExpired:
                 code = None
             finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+                process.kill()  # nothing once it has ended: its id may be another's by then
                 process.wait()
-        return Run(
-            exit_code=code,
-            output=output.read_text("utf-8", "replace"),
-            errors=errors.read_text("utf-8", "replace")[-_SHOWN:],
-        )
+        complaint = errors.read_text("utf-8", "replace")[-_SHOWN:]
+        if code is not None and not _is_marked(place):
+            *_, why = ["", *complaint.splitlines()]
+            raise TTSError(
+                f"a process for programs ended with code {code} before it was confined, so none was run: it may need "
+                f"more than the {limits.memory_mb} MB and {limits.open_files} files it was given. {why}".rstrip()
+            )
+        return Run(exit_code=code, output=output.read_text("utf-8", "replace"), errors=complaint)
+
+
+def _is_marked(place: Path) -> bool:
+    mark = place / sandbox_child.CONFINED
+    return mark.exists() and mark.stat().st_size > 0
