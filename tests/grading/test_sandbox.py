@@ -18,7 +18,7 @@ import pytest
 
 from tests.grading.calls import MACHINES, NUMBERS
 from tts_search.errors import TTSError
-from tts_search.grading import sandbox_child
+from tts_search.grading import sandbox, sandbox_child
 from tts_search.grading.sandbox import Limits, run_program
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux only")
@@ -134,6 +134,7 @@ def test_landlock_is_a_second_lock(bystander: subprocess.Popen[bytes], tmp_path:
         "import ctypes, os, sys\nfrom tts_search.grading.sandbox_child import _lock\n"
         "libc = ctypes.CDLL(None)\nlibc.prctl(38, 1, 0, 0, 0)\nassert _lock(libc)\n"
         "for attack in (lambda: os.kill(int(sys.argv[1]), 9), lambda: os.readlink(f'/proc/{sys.argv[1]}/cwd'),\n"
+        "               lambda: os.symlink('/', 'tts-search'), lambda: open('tts-search', 'w'),\n"
         "               lambda: os.mkdir('tts-search-was-here')):\n"
         "    try: attack(); print('done')\n"
         "    except PermissionError: print('refused')"
@@ -142,7 +143,7 @@ def test_landlock_is_a_second_lock(bystander: subprocess.Popen[bytes], tmp_path:
     run = subprocess.run(ask, capture_output=True, text=True, check=True, cwd=tmp_path)
     version = ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1)
     if version >= 6:
-        assert run.stdout.split() == ["refused"] * 3
+        assert run.stdout.split() == ["refused"] * 5
         assert bystander.poll() is None
 
 
@@ -191,6 +192,15 @@ def test_what_cannot_be_confined_is_not_run() -> None:
     for limits in (Limits(memory_mb=1), Limits(open_files=1)):
         with pytest.raises(TTSError, match=r"before it was confined, so none was run.* MB and .* files"):
             run_program("print(1)", limits=limits)
+
+
+def test_where_the_filter_is_refused_none_is_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    child = tmp_path / "child.py"
+    child.write_text(f"open('confined', 'w').close()\nprint(1)\nraise SystemExit({sandbox_child.REFUSED})\n")
+    monkeypatch.setattr(sandbox_child, "__file__", str(child))
+    monkeypatch.setattr(sandbox, "_confines", sandbox._confines.__wrapped__)
+    with pytest.raises(TTSError, match=r"needs a Linux kernel with seccomp filters.* none was run"):
+        run_program("print(1)")
 
 
 @pytest.mark.parametrize("refusing", ["_install", "_lock"])

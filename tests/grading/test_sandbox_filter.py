@@ -77,6 +77,7 @@ class TestFilter:
         for name in ("kill", "tkill", "tgkill"):
             number = NUMBERS[name][MACHINES.index(machine)]
             assert allows(machine, number, [pid, *rest[1:]]) == (pid & 0xFFFFFFFF == OWN)
+            assert not any(allows(machine, number, [OWN ^ 1 << bit, *rest[1:]]) for bit in range(32))
             assert allows(machine, number, [OWN | high >> 32 << 32, *rest[1:]])
 
     @settings(deadline=None)
@@ -91,6 +92,15 @@ class TestFilter:
         )
         assert allows(machine, clone, [word | 0x10000, *rest[1:]]) == (not flags & 0x7E020000)
         assert not allows(machine, clone, [word & ~0x10000, *rest[1:]])
+
+    @settings(deadline=None)
+    @given(words, arguments)
+    def test_files_are_opened_to_be_read(self, machine: str, flags: int, rest: list[int]) -> None:
+        is_reading = not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_ASYNC)
+        openat = NUMBERS["openat"][MACHINES.index(machine)]
+        assert allows(machine, openat, [*rest[:2], flags, *rest[3:]]) == is_reading
+        if machine == "x86_64":
+            assert allows(machine, 2, [rest[0], flags, *rest[2:]]) == is_reading
 
     @settings(deadline=None)
     @given(arguments)

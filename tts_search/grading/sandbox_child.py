@@ -120,8 +120,6 @@ def _filter(machine: str, own: int) -> list[Line]:
     """
     audit, column = _ARCHITECTURES[machine]
     program = [(_LOAD, 0, 0, 4), (_EQUAL, 1, 0, audit), (_RETURN, 0, 0, _KILL), (_LOAD, 0, 0, 0)]
-    if machine == "x86_64":  # the x32 calls are the same ones under other numbers
-        program += [(_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL)]
     for call in _ALLOWED.replace("\n", ",").split(","):
         if call and (number := call.split()[1 + column]) != "-":
             program += [(_EQUAL, 0, 1, int(number)), (_RETURN, 0, 0, _ALLOW)]
