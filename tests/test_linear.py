@@ -48,7 +48,7 @@ UNITS = (
     *("Step 1: ", "<think>", "</think>", "</think", ".\n\n", "=", "4 + 9 = 13. ", "[", "[7, "),
     *("\u0301\u0316", "\u0f73\u0344", "ａ\u0301"),
 )  # fmt: skip
-LEADS = ("", "The answer is ", "\\boxed{", "```\n")
+LEADS = ("", "The answer is ", "The answer ", "\\boxed{", "```\n")
 
 
 def texts(length: int) -> Iterator[tuple[str, str]]:

@@ -31,6 +31,7 @@ def fenced(code: str) -> str:
         ("print(float(input()) * 2)", True),
         ("print(int(input()) * 2, end=' \\n\\n')", True),
         ("print(2)", False),
+        ("print(int(input()) * 2, 2)", False),
         ("print(int(input()) * 2); print()\nprint(1)", False),
         ("print(int(input()) * 2); raise SystemExit(1)", False),
         ("prin(", False),

@@ -29,7 +29,7 @@ from tts_search import BestOfN, InvalidInputError, ModelNotFoundError, Scorer, S
 from tts_search.core.tree import Trajectory
 from tts_search.scorers.checkpoint import load_tokenizer
 from tts_search.scorers.process import ProcessRewardModel
-from tts_search.scorers.process.families import Family
+from tts_search.scorers.process.families import Family, VersaPRM
 from tts_search.testing import FakeGenerator
 from tts_search.testing.conformance import ScorerConformance
 
@@ -327,6 +327,19 @@ class PretrainedConformance(ScorerConformance):
 
 class TestQwen(PretrainedConformance):
     family = "qwen"
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("a\n\n\n\nb", "a\n\nb"),
+        ("a \n\n \t\n  \n\n b", "a\n\nb"),
+        ("a \n\n\n b", "a \n\n\n b"),
+        (" \n a\n\n\n\n", "a"),
+    ],
+)
+def test_versa_s_separator_is_not_in_a_step(text: str, clean: str) -> None:
+    assert VersaPRM._clean(VersaPRM.__new__(VersaPRM), text) == clean
 
 
 class TestShepherd(PretrainedConformance):

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from tests.checkpoints import train_tokenizer
 from tts_search.generators.openai.transcriber import Transcriber, stop_index
 from tts_search.generators.tokenizer import PretrainedTokenizer
+from tts_search.testing.fakes import STEP, FakeTokenizer
 
+LONG = "the largest of 13 + 9. " * 30
 PIECES = ["a", "largest", " 13", ".", "\n", ".\n\n", "</think>", "<|im_end|>", "你", " + ", "</", "think>"]
 
 
@@ -22,7 +24,10 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PretrainedTokenizer:
     return PretrainedTokenizer(folder)
 
 
-@given(parts=st.lists(st.sampled_from(PIECES), max_size=12), stops=st.sets(st.sampled_from(PIECES), min_size=1))
+@given(
+    parts=st.lists(st.sampled_from([*PIECES, LONG, f".\n\n{LONG}"]), max_size=12),
+    stops=st.sets(st.sampled_from(PIECES), min_size=1),
+)
 def test_a_stop_is_seen_as_soon_as_the_text_holds_it(
     tokenizer: PretrainedTokenizer, parts: list[str], stops: set[str]
 ) -> None:
@@ -37,6 +42,16 @@ def test_a_stop_is_seen_as_soon_as_the_text_holds_it(
         assert now or not seen
         if now and before:
             assert seen
+
+
+def test_a_stop_that_is_one_only_where_the_text_is_cut_is_none() -> None:
+    class Joins(FakeTokenizer):
+        def encode(self, text: str) -> tuple[int, ...]:
+            return super().encode(text) if len(text) < 400 else tuple(text.encode())
+
+    transcriber, stops = Transcriber(Joins()), frozenset({STEP})
+    assert transcriber.stopped("x" * 300 + ".\n\n", 3, stops)
+    assert not transcriber.stopped("x" * 500 + ".\n\n", 3, stops)
 
 
 @given(text=st.text(max_size=40), eos=st.integers(0, 3))
