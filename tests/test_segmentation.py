@@ -148,11 +148,11 @@ def ends_on_the_text(pieces: Sequence[bytes], pattern: bytes) -> list[int]:
     return ends
 
 
-ALPHABET = st.binary(max_size=6).map(lambda raw: bytes(b"a.\n\n"[i % 4] for i in raw))
+PIECE = st.lists(st.sampled_from(b"a.\n"), max_size=4).map(bytes)
 
 
-@PROPERTY
-@given(st.lists(ALPHABET, max_size=30), st.sampled_from([STEP, "aa", ".a.", "\n", "aa\n\n."]))
+@settings(max_examples=300)
+@given(st.lists(PIECE, max_size=30), st.sampled_from([STEP, "aa", ".a.", "\n", "aa\n\n."]))
 def test_the_text_decides_where_no_token_does(pieces: list[bytes], pattern: str) -> None:
     segmenter = Segmenter(Pieces(*pieces), pattern)
     assert segmenter.text_mode
@@ -184,6 +184,11 @@ def test_steps_on_the_text_by_hand(pieces: list[bytes | str], ends: list[int]) -
     raw = [piece.encode() if isinstance(piece, str) else piece for piece in pieces]
     segmenter = Segmenter(Pieces(*raw), STEP)
     assert segmenter.scan(segmenter.start(), range(len(raw)))[0] == ends == ends_on_the_text(raw, STEP.encode())
+
+
+def test_matches_that_overlap_are_a_run() -> None:
+    segmenter = Segmenter(Pieces(b"aa", b"a", b"b"), "aa")
+    assert segmenter.scan(segmenter.start(), (2, 0, 1, 0, 2, 0))[0] == [2, 6]
 
 
 def test_a_step_of_one_token_is_a_step(vocabularies: dict[str, PretrainedTokenizer]) -> None:
