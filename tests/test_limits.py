@@ -184,3 +184,10 @@ def test_many_rounds_that_grow_are_no_endless_strategy() -> None:
     tree = run_search(FakeGenerator(), patient).tree
     assert tree is not None
     assert len(tree.children(tree.root)) == 1100
+
+
+def test_where_nothing_can_grow_the_answer_comes_straight_from_the_question() -> None:
+    head = SPRMConfig(hidden_size=1, readout="step")  # reading a score costs a token, and one is all there is
+    result = run_search(FakeGenerator(head_config=head), BestOfN(n=3), max_tokens=1)
+    assert result.stop_reason is StopReason.LENGTH
+    assert result.usage.sampled_tokens == result.usage.answer_tokens > 0

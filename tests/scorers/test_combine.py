@@ -95,13 +95,18 @@ class Counting(FakeScorer):
         return Scores(super().score(trajectories), tokens=5)
 
 
+class Lengthy(FakeScorer):
+    inline = False
+
+
 def test_tokens_add_up_and_shared_habits_stay() -> None:
     both = Ensemble([Counting(), Counting()])
     assert both.score([trajectory()]).tokens == 10
     assert both.aggregation == "min"
     assert Ensemble([Counting(), FakeScorer()]).aggregation is None
     assert Ensemble([Counting(), FakeScorer()], aggregation="mean").aggregation == "mean"
-    assert not both.inline
+    assert both.inline
+    assert not Ensemble([Counting(), Lengthy()]).inline, "one that takes its time takes a thread for all"
 
 
 @pytest.mark.parametrize(

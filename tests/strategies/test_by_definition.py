@@ -186,6 +186,12 @@ def test_best_first_grows_what_promises_most(searcher: Searcher, strategy: BestF
     assert grown(searcher, strategy, seed, 250) == grown(searcher, by_definition, seed, 250)
 
 
+def test_what_a_question_promises_before_anything_grew(searcher: Searcher) -> None:
+    tree = searcher.search("Why?", strategy="single").tree
+    assert tree is not None
+    assert BestFirst().promise(tree.root, []) == 1.0
+
+
 # Beams.
 
 
