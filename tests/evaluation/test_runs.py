@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import math
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,10 +15,19 @@ import pytest
 
 from tests.evaluation.test_comparison import QUESTIONS, holds
 from tts_search import MCTS, BestOfN, Searcher
+<<<<<<< HEAD
 from tts_search.core.result import Candidate
 from tts_search.evaluation.datasets import Dataset, Problem
 from tts_search.evaluation.runs import Evaluation, Record, RunProgress, Setting, Ticker, weights
 from tts_search.scorers.engine_sprm import EngineSPRM
+=======
+from tts_search.errors import InvalidInputError
+from tts_search.evaluation.datasets import Dataset, Problem
+from tts_search.evaluation.runs import Evaluation, Record, RunProgress, Setting, Ticker, weights
+from tts_search.protocols import Completion, Request
+from tts_search.result import Candidate
+from tts_search.scorers.sprm import EngineSPRM
+>>>>>>> dd676a2 (Cells, pools, thresholds, labels and long answers are held by tests; a box in spaces counts as its content)
 from tts_search.store import RunLog
 from tts_search.testing import FakeGenerator, FakeScorer
 
@@ -151,6 +164,56 @@ def test_a_record_says_what_the_search_found(log: RunLog) -> None:
     assert any(kept["correct"] is None for record in records for kept in record["candidates"]), "some were not answered"
 
 
+def test_a_search_that_failed_is_wrong_whatever_the_grader_says() -> None:
+    class Dead(FakeGenerator):
+        async def generate(self, request: object) -> list[Completion]:
+            raise RuntimeError("gone")
+
+    with Searcher(generator=Dead()) as searcher, RunLog(None) as log:
+        evaluation = Evaluation(dataset=FEW, searcher=searcher, log=log, grader=always)
+        (((record, *_),),) = evaluation.run([Setting(label="mine", strategy=TWICE)])
+    assert record["correct"] is False
+    assert record["error"] == "GeneratorError: generator 'fake' raised RuntimeError: gone"
+
+
+def test_what_is_no_number_is_none(log: RunLog) -> None:
+    class Impossible(FakeGenerator):
+        async def generate(self, request: Request) -> list[Completion]:
+            answers = await super().generate(request)
+            return [replace(one, logprobs=(-math.inf,) * len(one.token_ids)) for one in answers]
+
+    options: dict[str, Any] = {"scorer": EngineSPRM(), "aggregation": lambda steps: math.inf, "max_tokens": 50}
+    with Searcher(generator=Impossible(), **options) as searcher:
+        evaluation = Evaluation(dataset=FEW, searcher=searcher, log=log, grader=holds)
+        ((records,),) = evaluation.run([Setting(label="mine", strategy=TWICE, selector="majority")])
+    paths = [path for record in records for path in record["candidates"]]
+    assert {path["mean_logprob"] for path in paths} == {None}
+    assert None in {path["score"] for path in paths}
+    json.dumps(records, allow_nan=False)
+
+
+def test_a_grader_that_cannot_go_on_ends_the_searches_at_once() -> None:
+    stuck = threading.Event()
+
+    def refusing(answer: str, reference: str) -> bool:
+        stuck.set()
+        raise InvalidInputError("no")
+
+    class Patient(FakeGenerator):
+        async def generate(self, request: Request) -> list[Completion]:
+            if self.requests and request.tree != self.requests[0].tree:  # until the first question was graded
+                await asyncio.to_thread(stuck.wait, 60)
+            return await super().generate(request)
+
+    generator = Patient()
+    many = replace(FEW, problems=tuple(Problem(id=str(i), question=f"{i}?", reference="a") for i in range(200)))
+    with Searcher(generator=generator, max_tokens=20, concurrency=1) as searcher, RunLog(None) as log:
+        evaluation = Evaluation(dataset=many, searcher=searcher, log=log, grader=refusing)
+        with pytest.raises(InvalidInputError, match="question '0': no"):
+            evaluation.run([Setting(label="mine", strategy=BestOfN(n=1))])
+    assert len({request.tree for request in generator.requests}) < 200
+
+
 def test_progress_is_counted_from_what_was_made_here() -> None:
     def left(done: int, resumed: int) -> float | None:
         return RunProgress(done=done, total=10, resumed=resumed, seconds=8.0, label="").seconds_left
@@ -180,6 +243,14 @@ def test_weights_are_known_by_their_size_and_both_ends(tmp_path: Path, place: in
     changed = weights(str(tmp_path))
     file.write_bytes(data + b"\0")
     assert len({before, changed, weights(str(tmp_path))}) == 3
+
+
+def test_the_middle_of_a_large_file_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(bytes(3 << 20))
+    before = weights(str(tmp_path))
+    file.write_bytes(bytes(3 << 19) + b"1" + bytes((3 << 19) - 1))
+    assert weights(str(tmp_path)) == before
 
 
 def test_every_weight_file_counts_and_nothing_else(tmp_path: Path) -> None:

@@ -25,6 +25,10 @@ CHOICES = [json.loads(line) for line in (Path(__file__).parent / "choice_cases.j
         (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
         (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
         (r"\boxed{\boxed{5}}", "5"),
+        (r"\boxed{\boxed{ \fbox{5} }}", "5"),
+        (r"\boxed{x \boxed{5}}", r"x \boxed{5}"),
+        (r"\boxed{1}" + " " * 20 + r"\boxed{2}", "1, 2"),
+        (r"\boxed{1}" + " " * 21 + r"\boxed{2}", "2"),
         (r"\boxed{1} and $\boxed{2}$", "1, 2"),
         (r"\boxed{1}, but no: \boxed{2}", "2"),
         (r"\boxed{1} ... \boxed{2", "1"),
@@ -82,6 +86,12 @@ def test_the_released_script_takes_the_first_match() -> None:
     assert released_choice.letter(corrected) == "A"
     assert released_choice.letter(r"\boxed{B}") is None
     assert released_choice.letter("Answer:c") == "C"
+
+
+def test_an_option_that_there_is_not_is_refused() -> None:
+    assert multiple_choice("Answer: E", "E")
+    with pytest.raises(InvalidInputError, match="one of ABCD: 'E'"):
+        released_choice("Answer: E", "E")
 
 
 def test_a_choice_that_is_none_is_refused() -> None:

@@ -133,6 +133,11 @@ def test_python_tests_must_run_to_their_end() -> None:
         (" ", "is empty"),
         ("[1]", "tests in JSON"),
         ('{"inputs": ["1"], "outputs": []}', "as many outputs"),
+        ('{"inputs": [], "outputs": ["1"]}', "as many outputs"),
+        ('{"inputs": [], "outputs": []}', "at least one of each"),
+        ('{"inputs": "1", "outputs": "1"}', "as many outputs"),
+        ('{"inputs": ["1"]}', "tests in JSON"),
+        ('{"inputs": ["1"], "outputs": ["1"], "fn_name": 3}', "fn_name"),
         ('{"inputs": ["1"], "outputs": ["1"], "fn_name": "a b"}', "fn_name"),
     ],
 )

@@ -75,6 +75,14 @@ def test_a_reward_takes_nothing_but_a_box_behind_the_thinking() -> None:
         assert not grader(r"<think>\boxed{12}", "12")
 
 
+def test_of_a_long_answer_its_end_is_read(grader: MathGrader) -> None:
+    assert grader("1 " + "and so on " * 500 + "so the answer is 7", "7")
+    assert not grader("The answer is 7. " + "and so on " * 500 + "so the answer is 1", "7")
+    longest = "x" * 4_000
+    assert grader(rf"\boxed{{{longest}}}", longest)
+    assert not grader(rf"\boxed{{{longest}x}}", f"{longest}x"), "no answer is that long"
+
+
 def test_of_a_worked_reference_its_end_counts(grader: MathGrader) -> None:
     assert grader(r"\boxed{1000}", "500 + 500 = 1,000 clips\n#### 1,000")
     assert not grader(r"\boxed{500}", "500 + 500 = 1,000 clips\n#### 1,000")

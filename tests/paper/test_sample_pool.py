@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -68,6 +69,32 @@ def test_a_pool_keeps_its_tokens_if_told_to(tmp_path: Path) -> None:
         assert kept.step_ends == tuple(result.tree.nodes[candidate.node].step_ends)
 
 
+def test_samples_that_were_not_given_are_wrong_and_never_preferred() -> None:
+    def path(right: bool | None, score: float | None, logprob: float | None) -> dict[str, Any]:
+        return {"correct": right, "score": score, "mean_logprob": logprob, "vote": "a"}
+
+    usage = {"sampled_tokens": 30}
+    records = [
+        {"error": None, "usage": usage, "candidates": [path(True, 0.5, -50.0)]},
+        {"error": None, "usage": {"sampled_tokens": 60}, "candidates": [path(None, None, None)] * 3},
+    ]
+
+    class Recorded:
+        dataset = replace(QUESTIONS, problems=QUESTIONS.problems[:2])
+        keep_tokens = False
+
+        def run(self, settings: Any, **options: Any) -> Any:
+            return [[records]]
+
+    pool = sample_pool(cast(Evaluation, Recorded()), 3)
+    assert pool.correct.tolist() == [[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    assert pool.scores.tolist() == [[0.5, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    assert pool.votes == [["a", None, None], ["a", "a", "a"]]
+    assert pool.by_question("logprob", 3).tolist() == [1.0, 0.0]
+    assert pool.tokens == 15.0, "a sample"
+    assert pool.curve("score", (1, 3, 4)).keys() == {1, 3}
+
+
 def test_selectors_of_a_pool() -> None:
     pool = Pool(
         correct=np.array([[0.0, 1.0]]), scores=np.array([[0.1, 0.2]]), logprobs=np.array([[-1.0, -2.0]]),
@@ -114,9 +141,20 @@ def test_a_perfect_line_has_no_doubt() -> None:
     assert fit_scaling_law([1, 2], [[0.5, 0.5]]).r2 is None
 
 
-@pytest.mark.parametrize(("compute", "rows"), [([1.0], [[0.1]]), ([0.0, 1.0], [[0, 0]]), ([1.0, 2.0], [[0.1]])])
-def test_what_has_no_line(compute: list[float], rows: list[list[float]]) -> None:
-    with pytest.raises(InvalidInputError):
+@pytest.mark.parametrize(
+    ("compute", "rows", "says"),
+    [
+        ([1.0], [[0.1]], "two different positive"),
+        ([2.0, 2.0], [[0.1, 0.2]], "two different positive"),
+        ([0.0, 1.0], [[0, 0]], "two different positive"),
+        ([-1.0, 1.0], [[0, 0]], "two different positive"),
+        ([1.0, 2.0], [[0.1]], r"got \(2,\) and \(1, 1\)"),
+        ([1.0, 2.0], [0.1, 0.2], r"got \(2,\) and \(2,\)"),
+        ([1.0, 2.0], np.zeros((0, 2)), r"got \(2,\) and \(0, 2\)"),
+    ],
+)
+def test_what_has_no_line(compute: list[float], rows: Any, says: str) -> None:
+    with pytest.raises(InvalidInputError, match=says):
         fit_scaling_law(compute, rows)
 
 
@@ -137,6 +175,22 @@ def test_the_first_step_below_the_threshold_is_the_first_error() -> None:
     assert strict.result == (1.0, 0.5, pytest.approx(2 / 3))
     assert strict.f1.low <= strict.f1.mean <= strict.f1.high
     assert judge_scores(scores, SOLUTIONS, threshold=best_threshold(scores, SOLUTIONS)).result.f1 == 1.0
+
+
+def test_a_score_at_the_threshold_is_no_error() -> None:
+    scores = [[0.9, 0.5, 0.4], [0.5, 0.5], [0.4, 0.9], [0.9, 0.5]]
+    solutions = [replace(SOLUTIONS[0], label=2), *SOLUTIONS[1:]]
+    assert judge_scores(scores, solutions, threshold=0.5).result == (1.0, 1.0, 1.0)
+    assert best_threshold(scores, solutions) > 0.4
+
+
+def test_the_interval_draws_right_and_wrong_solutions_by_themselves() -> None:
+    wrong = [Solution(question="?", steps=("a", "b"), label=1)] * 3
+    right = [Solution(question="?", steps=("a", "b"), label=-1)] * 40
+    scores = [[0.9, 0.1]] * 3 + [[0.9, 0.9]] * 20 + [[0.9, 0.1]] * 20
+    found = judge_scores(scores, wrong + right)
+    assert found.result == (1.0, 0.5, pytest.approx(2 / 3))
+    assert 0.4 < found.f1.low < found.f1.mean < found.f1.high < 0.85, "all wrong ones are found in every draw"
 
 
 def test_a_scorer_that_skips_a_step_is_named() -> None:

@@ -27,6 +27,11 @@ def test_a_verifier_scores_right_trajectories_one() -> None:
     assert verifier.score([right, wrong, trajectory([])]) == [[1.0, 1.0], [0.0, 0.0, 0.0], []]
 
 
+def test_what_follows_the_last_thought_is_graded() -> None:
+    verifier = Verifier(lambda answer, reference: answer.startswith(reference), {QUESTION: "22"})
+    assert verifier.score([trajectory(["a</think>9 <think>", "b</think>22"])]) == [[1.0, 1.0]]
+
+
 def test_what_follows_the_thinking_part_is_graded() -> None:
     seen: list[tuple[str, str]] = []
 
@@ -118,6 +123,8 @@ def test_tokens_add_up_and_shared_habits_stay() -> None:
         ([FakeScorer()], {"weights": [-1]}, "none negative"),
         ([FakeScorer()], {"weights": [math.nan]}, "none negative"),
         ([FakeScorer()], {"weights": [1], "combine": "min"}, "no use for weights"),
+        ([FakeScorer()], {"weights": [1], "combine": "max"}, "no use for weights"),
+        ([FakeScorer()], {"weights": [math.inf]}, "as many weights"),
         ([FakeScorer()], {"combine": "median"}, "unknown combination 'median': choose from mean"),
     ],
 )
@@ -145,3 +152,9 @@ class TestEnsemble(ScorerConformance):
 class TestVerifier(ScorerConformance):
     def make_scorer(self) -> Scorer:
         return Verifier(ends_with, lambda _: "good.")
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, math.nan])
+def test_a_member_whose_scores_are_none_is_named(value: float) -> None:
+    with pytest.raises(ScorerError, match=rf"scorer FakeScorer returned {value}: scores are numbers in \[0, 1\]"):
+        Ensemble([FakeScorer(), constant(value)]).score([trajectory()])

@@ -198,8 +198,14 @@ def fruitless(of: FakeGenerator) -> Mapping[str, Any]:
     return searching(spoil)
 
 
-def by_arrival(result: SearchResult, generator: FakeGenerator, options: Mapping[str, Any]) -> SearchResult:
-    return dataclasses.replace(result, tree=None) if generator.delay_seconds and options else result
+def where_late(change: Callable[[Node], Node]) -> Mapping[str, Any]:
+    """Trees whose nodes are others, where completions come in another order."""
+
+    def spoil(result: SearchResult, generator: FakeGenerator, options: Mapping[str, Any]) -> SearchResult:
+        nodes: Any = [change(node) for node in result.tree or ()]
+        return dataclasses.replace(result, tree=nodes) if generator.delay_seconds and options else result
+
+    return searching(spoil)
 
 
 def strategy(
@@ -226,7 +232,10 @@ FAULTY_STRATEGIES = [
              lambda: Surprised(lambda tree, node: len(node.token_ids) < 3 and not node.ended)),
     *(strategy(f"{budget} overspent", SPENT, options=overspent(budget)) for budget in (1, 2, 7, 50, 400, 3000)),
     strategy("another search each time", SAME, Fleeting),
-    strategy("nodes in order of arrival", SAME, options=searching(by_arrival)),
+    strategy("other tokens where they are late", SAME,
+             options=where_late(lambda node: dataclasses.replace(node, token_ids=node.token_ids[::-1]))),
+    strategy("other places where they are late", SAME,
+             options=where_late(lambda node: dataclasses.replace(node, parent=node.parent and node.parent - 1))),
     strategy("keeps count of its searches", MANY, Counting),
     strategy("fails for one of many", MANY, lambda: Surprised(lambda tree, _: tree.question == "Two?")),
     strategy("asks for nothing", "test_can_be_abandoned", Idle),

@@ -10,7 +10,7 @@ import pytest
 
 from tests.testing import faulty_generators, faulty_plug_ins
 from tests.testing.faulty_generators import CONCURRENT, EQUAL, GREEDY, PIECES_OF, STOP, inexact, unseeded
-from tests.testing.suites import MAKERS, PlugIn, Weakening, failing, labelled, weakenings
+from tests.testing.suites import MAKERS, PlugIn, Weakening, failing, labelled, unrewritten, weakenings
 from tts_search.testing import FakeGenerator
 from tts_search.testing.conformance import GeneratorConformance
 from tts_search.testing.generator_suite import Engine
@@ -24,6 +24,12 @@ SOUND = [*faulty_generators.SOUND, *faulty_plug_ins.SOUND]
 @pytest.mark.parametrize("plug_in", FAULTY, ids=str)
 def test_the_one_test_that_is_for_it_notices_a_fault(plug_in: PlugIn) -> None:
     assert failing(plug_in) == {plug_in.fails}
+
+
+@pytest.mark.parametrize("suite", MAKERS, ids=lambda suite: suite.__name__)
+def test_a_fault_is_noticed_by_plain_assertions_too(suite: type) -> None:
+    plain, its_own = unrewritten(suite), [plug_in for plug_in in FAULTY if plug_in.suite is suite]
+    assert [each.what for each in its_own if not failing(each, plain, only=each.fails)] == []
 
 
 @pytest.mark.parametrize("plug_in", SOUND, ids=str)

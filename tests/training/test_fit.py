@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -195,10 +196,8 @@ def test_parts_are_a_matter_of_the_question_alone() -> None:
     assert 70 < parts.count("validation") < 130
     assert "held-out" not in [part_of(f"q{i}", FitSettings(held_out=0, validation=0.25)) for i in range(400)]
     assert "validation" not in [part_of(f"q{i}", FitSettings(held_out=0.25, validation=0)) for i in range(400)]
-    others = [
-        part_of(f"q{i}", FitSettings(held_out=0.25, validation=0.25, probe=ProbeSettings(seed=1))) for i in range(400)
-    ]
-    assert parts != others, "another seed, other parts"
+    reseeded = replace(settings, probe=ProbeSettings(seed=1))
+    assert parts != [part_of(f"q{i}", reseeded) for i in range(400)]
 
 
 def test_step_labels_and_readouts_go_where_they_belong(model: Path, tmp_path: Path) -> None:
@@ -272,6 +271,30 @@ def test_which_labels_teach(model: Path, tmp_path: Path, labels: Any, told: str 
     assert apart * gap(head, model, data, tmp_path / "states") > 0.15
 
 
+def test_a_step_without_a_label_is_no_wrong_one(model: Path, tmp_path: Path) -> None:
+    rows = [line(f"Q{q}", q % 2 == 0, random.Random(q)) | {"step_labels": [1, None, 1]} for q in range(9)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = FitSettings(labels="steps", held_out=0, validation=0)
+    with pytest.raises(InvalidInputError, match="every training step is labelled right"):
+        fit_head(model, tmp_path / "data.jsonl", tmp_path / "head", settings=settings, report=quiet)
+
+
+def test_questions_of_the_validation_choose_the_epoch(model: Path, tmp_path: Path) -> None:
+    settings = FitSettings(held_out=0, validation=0.3, probe=ProbeSettings(epochs=20, batch=16))
+    gaps, lines = list[float](), list[str]()
+    for turned in (False, True):  # where validation says the opposite, the first epoch is the best
+        rows = list[dict[str, Any]]()
+        for q in range(80):
+            right, against = q % 2 == 0, turned and part_of(f"Q{q}", settings) == "validation"
+            rows.append(line(f"Q{q}", right, random.Random(q)) | {"correct": right != against})
+        data = tmp_path / f"{turned}.jsonl"
+        data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        fit_head(model, data, tmp_path / "head", settings=settings, report=lines.append)
+        gaps.append(gap(SPRM.from_pretrained(tmp_path / "head"), model, tmp_path / "False.jsonl", tmp_path / "states"))
+    assert abs(gaps[1]) < gaps[0] / 3
+    assert all("validation" in line for line in lines if line.startswith("head:"))
+
+
 def test_judging_by_hand() -> None:
     def one(question: str, right: bool, answer: str) -> GradedTrajectory:
         labels = (True, None) if question == "a" else None
@@ -295,6 +318,51 @@ def test_judging_by_hand() -> None:
     assert report.best_of["SPRM"][2].mean == 0.5
     assert report.best_of["oracle"][2].mean == 1.0
     assert report.calibration_error == pytest.approx((0.2 + 0.3 + 0.6 + 0.8) / 4)
+
+
+def test_pools_of_different_sizes_are_cut_to_what_half_of_the_questions_have() -> None:
+    def pool(question: str, size: int) -> list[GradedTrajectory]:
+        one = GradedTrajectory(question=question, prompt_ids=(1,), response_ids=(2,), step_ends=(1,), right=True)
+        return [replace(one, right=i % 2 == 0) for i in range(size)]
+
+    sizes = {"a": 8, "b": 4, "c": 4, "d": 1}
+    trajectories = [one for question, size in sizes.items() for one in pool(question, size)]
+    scores = [0.9 if one.right else 0.1 for one in trajectories]
+    report = judge(trajectories, [[score] for score in scores], scores)
+    assert (report.samples, report.questions, report.trajectories) == (4, 4, 17)
+    assert list(report.best_of["SPRM"]) == [1, 2, 4]
+    assert report.best_of["SPRM"][1].mean == 0.5
+    assert report.best_of["SPRM"][4].mean == 1.0
+    assert report.gain is not None
+    assert report.gain.mean == 0.5
+    pairs = judge(trajectories[:2], [[0.9], [0.1]], [0.9, 0.1])
+    assert (pairs.samples, list(pairs.best_of["SPRM"])) == (2, [1, 2])
+
+
+def test_the_learning_rate_falls_to_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = list[float]()
+
+    class Watched(torch.optim.AdamW):
+        def step(self, closure: Any = None) -> Any:
+            rates.append(self.param_groups[0]["lr"])
+            return super().step(closure)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Watched)
+    hidden, labels = torch.randn(8, 4), torch.tensor([0.0, 1.0] * 4)
+    settings = ProbeSettings(epochs=4, batch=4, learning_rate=0.4)
+    fit_probe(hidden, labels, SPRMConfig(hidden_size=4), settings, report=quiet)
+    assert rates == pytest.approx([0.4, 0.4, 0.3, 0.3, 0.2, 0.2, 0.1, 0.1])
+
+
+def test_a_head_reads_states_wherever_their_middle_is() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(200, 4, generator=generator)
+    labels = (hidden[:, 0] > 0).float()
+
+    def fitted(seen: torch.Tensor) -> torch.Tensor:
+        return fit_probe(seen, labels, SPRMConfig(hidden_size=4), ProbeSettings(epochs=3, batch=50), report=quiet)(seen)
+
+    assert torch.allclose(fitted(hidden), fitted(hidden + 7), atol=0.02)
 
 
 def test_a_trajectory_without_steps_scores_zero() -> None:

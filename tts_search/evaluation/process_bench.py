@@ -102,7 +102,7 @@ def best_threshold(scores: Sequence[Sequence[float]], solutions: Sequence[Soluti
     """The threshold of the highest F1 on these solutions: choose it on one part, report another."""
     values = np.unique(np.concatenate([np.asarray(row, dtype=float) for row in scores]))
     labels = [solution.label for solution in solutions]
-    candidates = [*np.quantile(values, np.linspace(0, 1, 101)).tolist(), float(values.max()) + 1e-9]
+    candidates: list[float] = np.quantile(values, np.linspace(0, 1, 101)).tolist()
 
     def f1(threshold: float) -> float:
         found = [next((i for i, value in enumerate(row) if value < threshold), -1) for row in scores]

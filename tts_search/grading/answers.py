@@ -70,9 +70,10 @@ def reference_of(answer: str) -> str:
 
 
 def _unwrapped(content: str) -> str:
+    content = content.strip()
     for _ in range(5):
         inner = boxes(content)
-        if len(inner) != 1 or (inner[0][0], inner[0][1]) != (0, len(content.rstrip())):
+        if len(inner) != 1 or (inner[0][0], inner[0][1]) != (0, len(content)):
             break
-        content = inner[0][2]
-    return content.strip()
+        content = inner[0][2].strip()
+    return content
