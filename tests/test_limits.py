@@ -6,12 +6,12 @@ import pytest
 
 from tests.searches import scripted
 from tts_search import BestOfN, Expand, Plan, Repeat, StepBeamSearch, Tree, Until
+from tts_search.core.result import StopReason
+from tts_search.core.tree import Ending
 from tts_search.errors import InvalidInputError
-from tts_search.head import SPRMConfig
-from tts_search.result import StopReason
+from tts_search.sprm.config import SPRMConfig
 from tts_search.testing import FakeGenerator, FakeScorer, run_search
 from tts_search.testing.fakes import CLOSE, END, STEP
-from tts_search.tree import Ending
 
 # Room: what the context and the limits leave for the thinking, and for the answer behind it.
 

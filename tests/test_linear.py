@@ -21,18 +21,18 @@ import pytest
 
 import tts_search
 from tts_search.embedded import puzzles
-from tts_search.evaluation.step_scores import first_error
 from tts_search.export import page
 from tts_search.export.graphs import _xml_attributes
-from tts_search.export.terminal import _one_line
-from tts_search.generators.openai_text import Transcriber
+from tts_search.export.text_tree import _one_line
+from tts_search.generators.openai.transcriber import Transcriber
 from tts_search.grading import answers, code
 from tts_search.grading.choice import multiple_choice, released_choice
-from tts_search.grading.exact import exact_match
 from tts_search.grading.math import MathGrader, _tidy
-from tts_search.result import final_answer
+from tts_search.grading.named import exact_match
+from tts_search.paper.step_scores import first_error
 from tts_search.scorers.process.families import MathShepherd, RLHFlowPRM, VersaPRM
 from tts_search.segmentation import Contains, Segmenter
+from tts_search.selection.votes import final_answer
 from tts_search.testing.fakes import FakeTokenizer
 from tts_search.training.rewards import well_formed
 
@@ -132,7 +132,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "RLHFlow's turns": lambda text: family(RLHFlowPRM).encode("?", text.split("\n")[: len(text) // 10]),
     "steps": segment,
     "a stream of text": stream,
-    "a server's spelling": lambda text: Transcriber(FakeTokenizer()).spells([32] * len(text), text),
+    "a server's spelling": lambda text: Transcriber(FakeTokenizer()).matches([32] * len(text), text),
     "terminal": lambda text: _one_line(text, 72),
     "GraphML": lambda text: _xml_attributes({"text": text}),
     "page": page._embed,

@@ -7,23 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.searches import Watched, Wild, scripted
-<<<<<<< HEAD:tests/core/test_runner.py
-from tts_search import BestOfN, Expand, Plan, Repeat, StepBeamSearch, Tree, Until
+from tts_search import BestOfN, Expand, Plan, Tree, Until
 from tts_search.core.protocols import Strategy
 from tts_search.core.result import StopReason
 from tts_search.core.tree import Ending
-=======
-from tts_search import BestOfN, Expand, Plan, Tree, Until
->>>>>>> 7fe6780 (Tests of limits stand together; overlapping matches are a run; pads that could not matter are named):tests/test_runner.py
 from tts_search.errors import InvalidInputError
 from tts_search.scorers.aggregate import geometric_mean
-<<<<<<< HEAD:tests/core/test_runner.py
 from tts_search.selection.selectors import SELECTORS
 from tts_search.sprm.config import SPRMConfig
-from tts_search.testing import FakeGenerator, FakeScorer, run_search
-=======
 from tts_search.testing import FakeGenerator, run_search
->>>>>>> 7fe6780 (Tests of limits stand together; overlapping matches are a run; pads that could not matter are named):tests/test_runner.py
 from tts_search.testing.fakes import CLOSE, END, STEP
 
 wild = st.builds(

@@ -26,11 +26,7 @@ from tts_search.embedded import MODEL_FOLDER
 from tts_search.errors import InvalidInputError
 from tts_search.evaluation import tables
 from tts_search.evaluation.choices import ORACLE, RANDOM, choices
-<<<<<<< HEAD:tests/evaluation/test_comparison.py
-from tts_search.evaluation.comparison import Comparison, compare
-=======
-from tts_search.evaluation.compare import Cell, Comparison, compare
->>>>>>> dd676a2 (Cells, pools, thresholds, labels and long answers are held by tests; a box in spaces counts as its content):tests/evaluation/test_compare.py
+from tts_search.evaluation.comparison import Cell, Comparison, compare
 from tts_search.evaluation.datasets import Dataset, Problem, load_dataset
 from tts_search.evaluation.report import comparison_figures, comparison_page
 from tts_search.evaluation.runs import Evaluation, RunProgress, Setting, name_of, weights

@@ -15,19 +15,12 @@ import pytest
 
 from tests.evaluation.test_comparison import QUESTIONS, holds
 from tts_search import MCTS, BestOfN, Searcher
-<<<<<<< HEAD
+from tts_search.core.protocols import Completion, Request
 from tts_search.core.result import Candidate
-from tts_search.evaluation.datasets import Dataset, Problem
-from tts_search.evaluation.runs import Evaluation, Record, RunProgress, Setting, Ticker, weights
-from tts_search.scorers.engine_sprm import EngineSPRM
-=======
 from tts_search.errors import InvalidInputError
 from tts_search.evaluation.datasets import Dataset, Problem
 from tts_search.evaluation.runs import Evaluation, Record, RunProgress, Setting, Ticker, weights
-from tts_search.protocols import Completion, Request
-from tts_search.result import Candidate
-from tts_search.scorers.sprm import EngineSPRM
->>>>>>> dd676a2 (Cells, pools, thresholds, labels and long answers are held by tests; a box in spaces counts as its content)
+from tts_search.scorers.engine_sprm import EngineSPRM
 from tts_search.store import RunLog
 from tts_search.testing import FakeGenerator, FakeScorer
 
