@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tts_search.api import Searcher, asearch, search
 from tts_search.core.budget import Budget, Usage
+from tts_search.core.events import Progress
 from tts_search.core.protocols import (
     Completion,
     Expand,
@@ -25,7 +26,6 @@ from tts_search.core.protocols import (
     Until,
 )
 from tts_search.core.result import Candidate, SearchResult, Step, StopReason
-from tts_search.core.runner import Progress
 from tts_search.core.tree import Ending, Node, Trajectory, Tree
 from tts_search.errors import (
     GeneratorError,

@@ -8,32 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, Unpack
 
+from tts_search.core.job import Job
 from tts_search.core.loop import LoopThread
-from tts_search.core.protocols import Generator, Question, Sampling
+from tts_search.core.protocols import Generator, Question
 from tts_search.core.result import SearchResult, StopReason
-from tts_search.core.runner import Job, Runner
+from tts_search.core.runner import Runner
+from tts_search.core.sampler import GENERATOR_SECONDS
 from tts_search.core.scoring import SCORER_SECONDS, Scoring
-from tts_search.errors import InvalidInputError, TTSError
+from tts_search.errors import GeneratorError, InvalidInputError, TTSError
 from tts_search.models import EMBEDDED
 from tts_search.options import (
     Options,
     ScorerLike,
-    check_positive,
+    StepRuleLike,
+    check_names,
     check_question,
+    check_whole,
+    lists_options,
     resolve_generator,
     resolve_job,
     resolve_scorer,
 )
-from tts_search.scorers.aggregate import Aggregation, resolve_aggregation
-from tts_search.segmentation import DEFAULT_STEP_RULE, Segmenter, StepRule
-from tts_search.selection.votes import final_answer
+from tts_search.segmentation import Segmenter, as_rule
 
 
 class Searcher:
@@ -48,57 +50,48 @@ class Searcher:
         scorer: `"auto"` (the generator's own SPRM head; no scorer where it has none), `"sprm"` (the same,
             but refuse to go without), a `Scorer`, the name of one that an installed package offers (entry points in the
             group `tts_search.scorers`), or None.
-        step_rule: what ends a step; the head's own rule by default. A string, a set of token ids, or a function of a
-            token's text.
-        aggregation: from step scores to the trajectory's; the scorer's or the head's own by default, else the geometric
-            mean.
-        sampling: how tokens are drawn; the model's own defaults if None.
-        max_tokens: limit of one path's thinking.
-        answer_tokens: limit of one answer.
         concurrency: questions in flight at once in `search_many`.
         scorer_seconds: limit of one call of the scorer, in which a question that hangs it fails; None for no limit.
-        extract: from an answer's text to what votes are counted on.
+        generator_seconds: limit of the engine's silence, its start included, in which a question fails; None for none.
+        defaults: any option of a call, for all calls that do not say otherwise.
 
     Raises:
         ModelNotFoundError, HeadMismatchError, InvalidInputError, MissingDependencyError: see their messages.
     """
 
+    @lists_options
     def __init__(
         self,
         model: str | Path = EMBEDDED,
         *,
         generator: str | Generator = "auto",
         scorer: ScorerLike = "auto",
-        step_rule: StepRule | str | Collection[int] | None = None,
-        aggregation: str | Aggregation | None = None,
-        sampling: Sampling | None = None,
-        max_tokens: int = 32_768,
-        answer_tokens: int = 1024,
         concurrency: int = 64,
         scorer_seconds: float | None = SCORER_SECONDS,
-        extract: Callable[[str], str | None] = final_answer,
+        generator_seconds: float | None = GENERATOR_SECONDS,
+        **defaults: Unpack[Options],
     ) -> None:
-        for name, value in (("max_tokens", max_tokens), ("answer_tokens", answer_tokens), ("concurrency", concurrency)):
-            check_positive(name, value)
-        if scorer_seconds is not None and not scorer_seconds > 0:
-            raise InvalidInputError(f"scorer_seconds must be positive, or None for no limit; got {scorer_seconds!r}")
+        """The options of a call are defaults for all calls here."""
+        check_names(defaults)
+        for name, seconds in (("scorer_seconds", scorer_seconds), ("generator_seconds", generator_seconds)):
+            if seconds is not None and not seconds > 0:
+                raise InvalidInputError(f"{name} must be positive, or None for no limit; got {seconds!r}")
+        self._concurrency = check_whole("concurrency", concurrency, at_least=1)
+        for name, value in defaults.items():  # before a model is loaded for nothing
+            if name in ("max_tokens", "answer_tokens"):
+                check_whole(name, value, at_least=1)
+        self._defaults = defaults
         engine = resolve_generator(model, generator)
-        config = engine.head_config
-        rule = step_rule if step_rule is not None else config.step_rule if config else DEFAULT_STEP_RULE
-        judge = resolve_scorer(scorer, engine)
-        published = getattr(judge, "aggregation", None) or (config.aggregation if config else "geometric_mean")
-        self._concurrency = concurrency
+        self._scorer = resolve_scorer(scorer, engine)
+        self._segmenters: dict[str, Segmenter] = {}
         self._runner = Runner(
             generator=engine,
-            scoring=None if judge is None else Scoring(judge, scorer_seconds),
-            segmenter=Segmenter(engine.tokenizer, rule),
-            aggregate=resolve_aggregation(aggregation or published),
-            extract=extract,
-            sampling=sampling or engine.sampling,
-            max_tokens=max_tokens,
-            answer_tokens=answer_tokens,
+            scoring=None if self._scorer is None else Scoring(self._scorer, scorer_seconds),
+            generator_seconds=generator_seconds,
         )
         self._loop = LoopThread()
+        common: Options = {"strategy": "single", "selector": "logprob"}  # what every engine and scorer allows
+        self._usual = self._resolve({**defaults, **common, "effort": None, "repeat": False, "early_stop": None})
 
     @property
     def generator(self) -> Generator:
@@ -108,22 +101,23 @@ class Searcher:
     @property
     def settings(self) -> dict[str, Any]:
         """What all searches of this one share, as plain JSON values: what a log must know to tell runs apart."""
-        runner = self._runner
-        scorer = None if runner.scoring is None else runner.scoring.scorer
+        scorer, usual = self._scorer, self._usual
         return {
-            "model": runner.generator.name,
+            "model": self.generator.name,
             "scorer": None
             if scorer is None
             else type(scorer).__qualname__
             if " at 0x" in repr(scorer)
             else repr(scorer),
-            "aggregation": getattr(runner.aggregate, "__name__", type(runner.aggregate).__qualname__),
-            "step_rule": repr(runner.segmenter.rule),
-            "sampling": asdict(runner.sampling),
-            "max_tokens": runner.max_tokens,
-            "answer_tokens": runner.answer_tokens,
+            "aggregation": getattr(usual.aggregate, "__name__", type(usual.aggregate).__qualname__),
+            "step_rule": repr(usual.segmenter.rule),
+            "sampling": asdict(usual.sampling),
+            "max_tokens": usual.max_tokens,
+            "answer_tokens": usual.answer_tokens,
+            **({} if usual.system is None else {"system": usual.system}),
         }
 
+    @lists_options
     def search(self, question: Question, **options: Unpack[Options]) -> SearchResult:
         """Answer one question: a text, or chat messages that end with the user's turn.
 
@@ -133,10 +127,12 @@ class Searcher:
         """
         return self._loop.call(self._search(question, self._resolve(options)))
 
+    @lists_options
     async def asearch(self, question: Question, **options: Unpack[Options]) -> SearchResult:
         """`search` for async code, in any event loop. Cancelling it stops the engine's work for this question."""
-        return await asyncio.wrap_future(self._loop.submit(self._search(question, self._resolve(options))))
+        return await self._loop.acall(self._search(question, self._resolve(options)))
 
+    @lists_options
     def search_many(self, questions: Iterable[Question], **options: Unpack[Options]) -> Iterator[SearchResult]:
         """Answer many questions through one engine; results come in order of completion, `result.index` says whose.
 
@@ -150,35 +146,64 @@ class Searcher:
             while batch.refill():
                 yield self._loop.call(batch.next_result())
 
+    @lists_options
     async def asearch_many(
         self, questions: Iterable[Question], **options: Unpack[Options]
     ) -> AsyncIterator[SearchResult]:
         """`search_many` for async code."""
         with _Batch(self, questions, self._resolve(options)) as batch:
             while batch.refill():
-                yield await asyncio.wrap_future(self._loop.submit(batch.next_result()))
+                yield await self._loop.acall(batch.next_result())
 
     def close(self) -> None:
-        """Free the engine. Calling it twice is harmless."""
+        """Cancel what is under way and free the engine. Calling it twice, or in a fork, is harmless."""
+        if self._loop.forked:
+            return
         try:
-            self._loop.call(self.generator.aclose())
+            self._loop.call(self._close())
         finally:
             self._loop.stop()
+
+    async def _close(self) -> None:
+        await self._loop.cancel_others()
+        try:
+            await self.generator.aclose()
+        except TTSError:
+            raise
+        except BaseException as error:
+            raise GeneratorError(
+                f"generator {self.generator.name!r} raised {type(error).__name__} as it was closed: {error}"
+            ) from error
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _resolve(self, options: Options) -> Job:
-        return resolve_job(options, self.generator, scored=self._runner.scoring is not None)
+        said: Options = {**self._defaults, **options}
+        if "strategy" in options and "effort" not in options:
+            said["effort"] = None  # what a call names goes before a default of the other kind
+        if "effort" in options and "strategy" not in options:
+            said["strategy"] = None
+        return resolve_job(said, self.generator, self._scorer, self._segmenter)
+
+    def _segmenter(self, rule: StepRuleLike) -> Segmenter:
+        """One for each rule: to make one takes a look at the whole vocabulary."""
+        rule = as_rule(rule)
+        key = repr(rule) if not callable(rule) else f"{rule!r} {id(rule)}"
+        if key not in self._segmenters:
+            self._segmenters[key] = Segmenter(self.generator.tokenizer, rule)
+        return self._segmenters[key]
 
     async def _search(self, question: Question, job: Job) -> SearchResult:
-        check_question(question)
-        return await self._runner.run(question, job)
+        try:
+            return await self._runner.run(check_question(question), job)
+        except (TTSError, asyncio.CancelledError):
+            raise
+        except BaseException as error:  # whatever it is, it is this question's alone
+            raise TTSError(f"the search failed: {type(error).__name__}: {error}") from error
 
     async def _search_one_of_many(self, index: int, question: Question, job: Job) -> SearchResult:
         try:
@@ -195,42 +220,6 @@ class Searcher:
                 error=error,
                 index=index,
             )
-
-
-def search(
-    question: Question,
-    *,
-    model: str | Path = EMBEDDED,
-    generator: str | Generator = "auto",
-    scorer: ScorerLike = "auto",
-    **options: Unpack[Options],
-) -> SearchResult:
-    """Answer one question with search: load, search, close. For more than one question make a `Searcher`.
-
-    >>> result = search("Using the numbers 7, 5, 15 and 11, make 24.", effort="high")
-    >>> result.answer
-    '...'
-
-    See `Searcher` for `model`, `generator` and `scorer`, and `Options` for the rest.
-    """
-    with Searcher(model, generator=generator, scorer=scorer) as searcher:
-        return searcher.search(question, **options)
-
-
-async def asearch(
-    question: Question,
-    *,
-    model: str | Path = EMBEDDED,
-    generator: str | Generator = "auto",
-    scorer: ScorerLike = "auto",
-    **options: Unpack[Options],
-) -> SearchResult:
-    """`search` for async code; loading and closing happen beside the event loop too."""
-    searcher = await asyncio.to_thread(Searcher, model, generator=generator, scorer=scorer)
-    try:
-        return await searcher.asearch(question, **options)
-    finally:
-        await asyncio.to_thread(searcher.close)
 
 
 class _Batch:
@@ -267,3 +256,41 @@ class _Batch:
     def __exit__(self, *_: object) -> None:
         for work in self._running:
             work.cancel()
+
+
+@lists_options
+def search(
+    question: Question,
+    *,
+    model: str | Path = EMBEDDED,
+    generator: str | Generator = "auto",
+    scorer: ScorerLike = "auto",
+    **options: Unpack[Options],
+) -> SearchResult:
+    """Answer one question with search: load, search, close. For more than one question make a `Searcher`.
+
+    >>> result = search("Using the numbers 7, 5, 15 and 11, make 24.", effort="high")
+    >>> result.answer
+    '...'
+
+    See `Searcher` for `model`, `generator` and `scorer`.
+    """
+    with Searcher(model, generator=generator, scorer=scorer) as searcher:
+        return searcher.search(question, **options)
+
+
+@lists_options
+async def asearch(
+    question: Question,
+    *,
+    model: str | Path = EMBEDDED,
+    generator: str | Generator = "auto",
+    scorer: ScorerLike = "auto",
+    **options: Unpack[Options],
+) -> SearchResult:
+    """`search` for async code; loading and closing happen beside the event loop too."""
+    searcher = await asyncio.to_thread(Searcher, model, generator=generator, scorer=scorer)
+    try:
+        return await searcher.asearch(question, **options)
+    finally:
+        await asyncio.to_thread(searcher.close)

@@ -6,20 +6,28 @@ Everything that concerns a call as a whole is refused here, before any question.
 from __future__ import annotations
 
 import importlib.util
+import inspect
+import operator
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict, TypeVar
 
 from tts_search import discovery
-from tts_search.core.protocols import Generator, Question, Scorer, Selector, Strategy
+from tts_search.core.events import Event, OnEvent, OnProgress, as_events
+from tts_search.core.job import Job
+from tts_search.core.protocols import Generator, Messages, Question, Sampling, Scorer, Selector, Strategy
 from tts_search.core.result import Candidate
-from tts_search.core.runner import Job, OnProgress
 from tts_search.core.tree import Tree
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
+from tts_search.scorers.aggregate import Aggregation, resolve_aggregation
 from tts_search.scorers.engine_sprm import EngineSPRM
+from tts_search.segmentation import DEFAULT_STEP_RULE, Segmenter, StepRule
 from tts_search.selection.selectors import resolve_selector
+from tts_search.selection.votes import final_answer
 from tts_search.strategies.beam import StepBeamSearch
 from tts_search.strategies.best_first import BestFirst
 from tts_search.strategies.best_of_n import BestOfN
@@ -27,9 +35,13 @@ from tts_search.strategies.dvts import DVTS
 from tts_search.strategies.mcts import MCTS
 from tts_search.strategies.repeat import Repeat
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 Effort = Literal["low", "medium", "high"]
 ScorerLike = str | Scorer | None
 SelectorLike = str | Selector | Callable[[Sequence[Candidate]], int]
+SamplingLike = Sampling | Mapping[str, float]
+StepRuleLike = StepRule | str | Collection[int]
 
 EFFORTS: Mapping[str, int] = {"low": 2, "medium": 8, "high": 32}  # Best-of-k (paper, section 4.1)
 STRATEGIES: Mapping[str, Strategy] = {
@@ -45,64 +57,134 @@ SCORERS = ("auto", "sprm")
 
 
 class Options(TypedDict, total=False):
-    """How one call searches; the keyword arguments of `search` and its twins.
+    """How one call searches: keyword arguments of `search` and its twins, and of `Searcher` as defaults for its calls.
 
     - `strategy`: a name (`"best_of_n"`, `"single"`, `"beam"`, `"dvts"`, `"mcts"`, `"best_first"`) or an object such as
-      `BestOfN(n=16)`. By name, and with a budget, it searches until the budget is spent: what has a fixed size is
-      repeated with fresh samples. An object does what it says, and the budget is its cap.
+      `BestOfN(n=16)`.
     - `effort`: `"low"`, `"medium"` or `"high"` for Best-of-2, -8 or -32, instead of a strategy; medium by default.
     - `budget`: hard cap on sampled tokens per question, thinking and answer together; None for none.
+    - `repeat`: True does a strategy of a fixed size again and again, with fresh samples, until the budget is spent;
+      False (the default) does it once, and the budget is its cap. By name or as an object makes no difference.
     - `selector`: `"best"`, `"majority"`, `"weighted"`, `"logprob"`, or a function from answered candidates to an index.
       By default the best score where there is a scorer, else the majority.
+    - `aggregation`: from step scores to the trajectory's, a name or a function; the scorer's or the head's own by
+      default, else the geometric mean.
+    - `extract`: from an answer's text to what votes are counted on.
+    - `sampling`: a `Sampling`, or a dict of what differs from the model's own settings: `{"temperature": 0.2}`.
+    - `max_tokens`: limit of one path's thinking, in tokens. `answer_tokens`: limit of one answer.
+    - `step_rule`: what ends a step: a text, a set of token ids, or a function of a token's text; the head's own rule by
+      default.
+    - `system`: a system message in front of the question.
     - `seed`: equal seeds give equal searches, as far as the engine's numerics allow.
     - `seconds`: wall-clock limit of the search; the answer follows, from the best so far.
     - `early_stop`: end the search once no path could beat the leader by more than this margin of score; for majorities,
-      once the votes yet to come could not overtake it. `Usage.saved_tokens` says what was left of the budget.
+      once the votes yet to come could not overtake it. Looked for between grants of tokens, so nothing depends on the
+      clock. `Usage.saved_tokens` says what was left of the budget.
     - `stop_when`: a function of the tree, asked after each round; True ends the search.
     - `halt`: a `threading.Event`; setting it, from anywhere, ends the search and answers from the best so far.
-    - `on_progress`: called with `Progress` as tokens come, from the engine's thread.
+    - `on_event`: called with each `Event` in order, on the thread of the searcher's loop: it must not block.
+    - `on_progress`: called with `Progress` as tokens come, likewise.
+    - `keep_tree`: False drops the tree from the result, for many questions.
     """
 
     strategy: str | Strategy | None
     effort: Effort | None
     budget: int | None
+    repeat: bool
     selector: SelectorLike | None
+    aggregation: str | Aggregation | None
+    extract: Callable[[str], str | None]
+    sampling: SamplingLike | None
+    max_tokens: int
+    answer_tokens: int
+    step_rule: StepRuleLike | None
+    system: str | None
     seed: int
     seconds: float | None
     early_stop: float | None
     stop_when: Callable[[Tree], bool] | None
     halt: threading.Event | None
+    on_event: OnEvent | None
     on_progress: OnProgress | None
+    keep_tree: bool
 
 
-def resolve_job(options: Options, engine: Generator, *, scored: bool) -> Job:
-    """What a call with these options is to do on this engine; `scored` says whether anything scores steps there.
+DEFAULTS: Options = {
+    "strategy": None,
+    "effort": None,
+    "budget": None,
+    "repeat": False,
+    "selector": None,
+    "aggregation": None,
+    "extract": final_answer,
+    "sampling": None,
+    "max_tokens": 32_768,
+    "answer_tokens": 1024,
+    "step_rule": None,
+    "system": None,
+    "seed": 0,
+    "seconds": None,
+    "early_stop": None,
+    "stop_when": None,
+    "halt": None,
+    "on_event": None,
+    "on_progress": None,
+    "keep_tree": True,
+}
+
+
+def lists_options(function: F) -> F:
+    """Show every option in a function's signature and docstring, so that `search?` in a notebook lists them."""
+    signature = inspect.signature(function)
+    known = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    named = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=DEFAULTS[name], annotation=kind)
+        for name, kind in Options.__annotations__.items()
+    ]
+    function.__signature__ = signature.replace(parameters=[*known, *named])  # pyright: ignore[reportFunctionMemberAccess]
+    function.__doc__ = f"{function.__doc__}\n{inspect.getdoc(Options)}\n"
+    return function
+
+
+def check_names(options: Mapping[str, object]) -> None:
+    """Refuse an option that there is not.
+
+    Raises:
+        InvalidInputError: its name is unknown.
+    """
+    unknown = options.keys() - DEFAULTS.keys()
+    if unknown:
+        raise InvalidInputError(f"unknown option {min(unknown)!r}: choose from {', '.join(DEFAULTS)}")
+
+
+def resolve_job(
+    options: Options, engine: Generator, scorer: Scorer | None, segmenter: Callable[[StepRuleLike], Segmenter]
+) -> Job:
+    """What a call with these options (all of them) is to do on this engine; `segmenter` makes one of a step rule.
 
     Raises:
         InvalidInputError: an option is unknown, out of range, or goes with nothing else here.
     """
-    unknown = options.keys() - Options.__annotations__.keys()
-    if unknown:
-        raise InvalidInputError(f"unknown option {min(unknown)!r}: choose from {', '.join(Options.__annotations__)}")
-    budget = options.get("budget")
-    if budget is not None:
-        check_positive("budget", budget)
-    strategy = resolve_strategy(options.get("strategy"), options.get("effort"), budget)
+    check_names(options)
+    said: dict[str, Any] = {**DEFAULTS, **options}
+    budget = None if said["budget"] is None else check_whole("budget", said["budget"], at_least=1)
+    strategy = resolve_strategy(said["strategy"], said["effort"], repeat=said["repeat"])
+    scored = scorer is not None
     if getattr(strategy, "needs_scores", False) and not scored:
         raise InvalidInputError(
             f"{strategy!r} goes where step scores are high, and {engine.name!r} has no SPRM head: fit one "
             "with tts-search fit-head, pass scorer=..., or take strategy='best_of_n', which can do without"
         )
-    selector = resolve_selector(options.get("selector") or ("best" if scored else "majority"))
+    selector = resolve_selector(said["selector"] or ("best" if scored else "majority"))
     if selector.needs_scores and not scored:
         raise InvalidInputError(
             f"selector {selector.name!r} needs step scores, and {engine.name!r} has no SPRM head: pass "
             "scorer=..., a model folder with a head, or selector='majority'"
         )
-    limits = (budget, options.get("seconds"), options.get("stop_when"), options.get("halt"))
+    limits = (budget, said["seconds"], said["stop_when"], said["halt"])
     if getattr(strategy, "endless", False) and all(limit is None for limit in limits):
         raise InvalidInputError(f"{strategy!r} searches until it is stopped: give it a budget, such as budget=160_000")
-    seconds, margin = options.get("seconds"), options.get("early_stop")
+    seconds, margin = said["seconds"], said["early_stop"]
     if seconds is not None and not seconds > 0:
         raise InvalidInputError(f"seconds must be positive, or None for no limit; got {seconds!r}")
     if margin is not None and not (0 <= margin <= 1 and selector.decided):
@@ -110,22 +192,66 @@ def resolve_job(options: Options, engine: Generator, *, scored: bool) -> Job:
             f"early_stop is a margin in [0, 1] for a selector that can tell a lead; got {margin!r} with "
             f"selector {selector.name!r}"
         )
+    if said["system"] is not None and not isinstance(said["system"], str):
+        raise InvalidInputError(f"system must be a text, got {said['system']!r}")
+    config = engine.head_config
+    published = getattr(scorer, "aggregation", None) or (config.aggregation if config else "geometric_mean")
+    rule = said["step_rule"]
+    if rule is None:
+        rule = config.step_rule if config else DEFAULT_STEP_RULE
     return Job(
         strategy=strategy,
         selector=selector,
+        segmenter=segmenter(rule),
+        aggregate=resolve_aggregation(said["aggregation"] or published),
+        extract=check_callable("extract", said["extract"]),
+        sampling=resolve_sampling(said["sampling"], engine.sampling),
+        max_tokens=check_whole("max_tokens", said["max_tokens"], at_least=1),
+        answer_tokens=check_whole("answer_tokens", said["answer_tokens"], at_least=1),
         budget=budget,
-        seed=options.get("seed", 0),
+        seed=check_whole("seed", said["seed"]),
         seconds=seconds,
         early_stop=margin,
-        stop_when=options.get("stop_when"),
-        halt=options.get("halt"),
-        on_progress=options.get("on_progress"),
+        stop_when=said["stop_when"],
+        halt=said["halt"],
+        on_event=_handler(said["on_event"], said["on_progress"]),
+        system=said["system"],
+        keep_tree=bool(said["keep_tree"]),
     )
+
+
+def _handler(on_event: OnEvent | None, on_progress: OnProgress | None) -> OnEvent | None:
+    for name, function in (("on_event", on_event), ("on_progress", on_progress)):
+        if function is not None:
+            check_callable(name, function)
+    if on_event is None or on_progress is None:
+        return on_event if on_progress is None else as_events(on_progress)
+    return partial(_both, on_event, as_events(on_progress))
+
+
+def _both(first: OnEvent, second: OnEvent, event: Event) -> None:
+    first(event)
+    second(event)
+
+
+def resolve_sampling(sampling: SamplingLike | None, own: Sampling) -> Sampling:
+    """How tokens are drawn: the model's `own` settings, but for what is said.
+
+    Raises:
+        InvalidInputError: an unknown setting, or a value out of its range.
+    """
+    if sampling is None or isinstance(sampling, Sampling):
+        return sampling or own
+    known = [field.name for field in fields(Sampling)]
+    if not isinstance(sampling, Mapping) or sampling.keys() - set(known):
+        raise InvalidInputError(f"sampling is a Sampling, or a dict with {', '.join(known)}; got {sampling!r}")
+    return replace(own, **sampling)
 
 
 def resolve_generator(model: str | Path, generator: str | Generator) -> Generator:
     """The engine that `Searcher(model, generator=...)` names; an object is taken as it is."""
     if not isinstance(generator, str):
+        _no_class("generator", generator)
         return generator
     if "://" in generator:
         from tts_search.generators.openai import OpenAIGenerator
@@ -150,6 +276,7 @@ def resolve_scorer(scorer: ScorerLike, engine: Generator) -> Scorer | None:
     if scorer is None or (scorer == "auto" and engine.head_config is None):
         return None
     if not isinstance(scorer, str):
+        _no_class("scorer", scorer)
         return scorer
     if scorer not in SCORERS:
         return discovery.instantiate(discovery.load(discovery.SCORERS, scorer, SCORERS), Scorer, f"scorer {scorer!r}")
@@ -158,52 +285,114 @@ def resolve_scorer(scorer: ScorerLike, engine: Generator) -> Scorer | None:
     return EngineSPRM()
 
 
-def resolve_strategy(strategy: str | Strategy | None, effort: str | None = None, budget: int | None = None) -> Strategy:
-    """The strategy that a call with these options follows; its `repr` tells runs apart."""
+def resolve_strategy(strategy: str | Strategy | None, effort: str | None = None, *, repeat: bool = False) -> Strategy:
+    """The strategy that a call with these options follows; its `repr` tells runs apart.
+
+    With `repeat`, one of a fixed size is done until the search is stopped; a single sample stays one.
+    """
     if strategy is not None and effort is not None:
         raise InvalidInputError(f"give a strategy or an effort, not both (strategy={strategy!r}, effort={effort!r})")
     if strategy is None:
         effort = effort or "medium"
         if effort not in EFFORTS:
             raise InvalidInputError(f"unknown effort {effort!r}: choose from {', '.join(EFFORTS)}")
-        return BestOfN(n=EFFORTS[effort])
-    if not isinstance(strategy, str):
-        return strategy
-    if strategy in STRATEGIES:
-        named = STRATEGIES[strategy]
-        fixed = budget is None or strategy == "single" or getattr(named, "endless", False)
-        return named if fixed else Repeat(named)
-    found = discovery.load(discovery.STRATEGIES, strategy, STRATEGIES)
-    return found() if isinstance(found, type) else found
+        strategy = BestOfN(n=EFFORTS[effort])
+    elif isinstance(strategy, str):
+        if strategy in STRATEGIES:
+            strategy = STRATEGIES[strategy]
+        else:
+            found = discovery.load(discovery.STRATEGIES, strategy, STRATEGIES)
+            strategy = found() if isinstance(found, type) else found
+    else:
+        _no_class("strategy", strategy)
+        check_callable("strategy", strategy)
+    assert not isinstance(strategy, str)
+    fixed = not getattr(strategy, "endless", False) and strategy != STRATEGIES["single"]
+    return Repeat(strategy) if repeat and fixed else strategy
 
 
-def check_question(question: Question) -> None:
-    """Refuse a question that nobody could answer.
+def with_texts(messages: Messages) -> list[dict[str, Any]]:
+    """Chat messages whose contents are texts: a list of text parts is joined.
+
+    Raises:
+        InvalidInputError: a part is no text.
+    """
+    return [{**turn, "content": _text(turn["content"])} for turn in messages]
+
+
+def _text(content: object) -> str:
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, Sequence) or isinstance(content, bytes):
+        raise InvalidInputError(
+            f"a question is text: every content must be a string or a list of text parts, got {content!r}"
+        )
+    texts: list[str] = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+        text = part.get("text") if isinstance(part, Mapping) and kind == "text" else None
+        if not isinstance(text, str):
+            raise InvalidInputError(f"a question is text: a content part of type {kind!r} cannot be read")
+        texts.append(text)
+    return "".join(texts)
+
+
+def check_question(question: object) -> Question:
+    """The question, with its contents as plain texts.
 
     Raises:
         InvalidInputError: it is empty, no text, or does not end with the user's turn.
     """
     if isinstance(question, str):
-        texts: list[object] = [question]
+        checked, texts = question, [question]
     else:
-        messages = list(question)
-        if not messages or any(not isinstance(m, Mapping) or not {"role", "content"} <= m.keys() for m in messages):
+        if isinstance(question, Mapping) or not isinstance(question, Sequence):
+            raise InvalidInputError(f"a question is a text or a list of chat messages, got {question!r}")
+        turns: list[Any] = list(question)
+        if not turns or any(not isinstance(m, Mapping) or not {"role", "content"} <= m.keys() for m in turns):
             raise InvalidInputError("chat messages are a non-empty list of {'role': ..., 'content': ...}")
-        if messages[-1]["role"] != "user":
-            raise InvalidInputError(f"the last message must be the user's, its role is {messages[-1]['role']!r}")
-        texts = [m["content"] for m in messages]
-    last = texts[-1]
-    if not all(isinstance(text, str) for text in texts) or not isinstance(last, str):
-        raise InvalidInputError("a question is text: every content must be a string")
-    if not last.strip():
+        if turns[-1]["role"] != "user":
+            raise InvalidInputError(f"the last message must be the user's, its role is {turns[-1]['role']!r}")
+        checked = with_texts(turns)
+        texts = [turn["content"] for turn in checked]
+    if not texts[-1].strip():
         raise InvalidInputError("the question is empty")
     try:
-        "".join(str(text) for text in texts).encode()
+        "".join(texts).encode()
     except UnicodeEncodeError as error:
         raise InvalidInputError(f"the question is not valid Unicode text: {error}") from error
+    return checked
 
 
-def check_positive(name: str, value: object) -> None:
-    """Refuse what is no whole number of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidInputError(f"{name} must be a whole number of at least 1, got {value!r}")
+def check_whole(name: str, value: object, *, at_least: int | None = None) -> int:
+    """A whole number as an `int`, numpy's too.
+
+    Raises:
+        InvalidInputError: it is none, or too small.
+    """
+    limit = "" if at_least is None else f" of at least {at_least}"
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        raise InvalidInputError(f"{name} must be a whole number{limit}, got {value!r}") from None
+    if at_least is not None and number < at_least:
+        raise InvalidInputError(f"{name} must be a whole number{limit}, got {value!r}")
+    return number
+
+
+def check_callable(name: str, value: Any) -> Any:
+    """The value.
+
+    Raises:
+        InvalidInputError: it cannot be called.
+    """
+    if not callable(value):
+        raise InvalidInputError(f"{name} must be callable, got {value!r}")
+    return value
+
+
+def _no_class(what: str, value: object) -> None:
+    if isinstance(value, type):
+        raise InvalidInputError(f"{what}={value.__name__} is a class: give an object of it, {value.__name__}(...)")

@@ -10,7 +10,7 @@ the thinking part is segmented, or the whole response of a model that does not t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
@@ -99,6 +99,7 @@ class Segmenter:
         self._pieces = vocabulary.pieces
         self._pattern = b""
         self.step_ids = self._resolve(vocabulary)
+        self._marks = self.step_ids if self.thinking is None else self.step_ids | {self.thinking[1]}
 
     @property
     def text_mode(self) -> bool:
@@ -150,14 +151,39 @@ class Segmenter:
         content = since - (len(window) - found)  # bytes between the last step token and this match
         return State(phase, 0, tail, boundary=content > 0)
 
-    def scan(self, state: State, tokens: Iterable[int]) -> tuple[list[int], State]:
-        """Positions just behind each step token among `tokens` (counted from 1), and the state behind them all."""
+    def scan(self, state: State, tokens: Sequence[int]) -> tuple[list[int], State]:
+        """Positions just behind each step token among `tokens` (counted from 1), and the state behind them all.
+
+        The same as one `advance` after another; tokens that can end nothing are passed over together.
+        """
         ends: list[int] = []
-        for position, token in enumerate(tokens, start=1):
-            state = self.advance(state, token)
+        begin, count = 0, len(tokens)
+        while begin < count and state.phase is Phase.BEFORE:
+            state = self.advance(state, tokens[begin])
+            begin += 1
             if state.boundary:
-                ends.append(position)
-        return ends, state
+                ends.append(begin)
+        marks = self._marks
+        for place in [i for i in range(begin, count) if tokens[i] in marks]:
+            if state.phase is Phase.ANSWER:
+                break
+            state = self.advance(self._pass_over(state, tokens[begin:place]), tokens[place])
+            begin = place + 1
+            if state.boundary:
+                ends.append(begin)
+        return ends, self._pass_over(state, tokens[begin:])
+
+    def _pass_over(self, state: State, tokens: Sequence[int]) -> State:
+        """The state behind tokens that can end nothing."""
+        if not len(tokens):
+            return state
+        if state.phase is Phase.ANSWER:
+            return State(Phase.ANSWER)
+        if not self._pattern:
+            return State(state.phase, state.since + len(tokens))
+        text = b"".join([self.piece(token) for token in tokens])
+        keep = len(self._pattern) - 1
+        return State(state.phase, state.since + len(text), (state.tail + text)[-keep:] if keep else b"")
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token, none for an id outside the vocabulary."""

@@ -12,7 +12,7 @@ import pytest
 from tests.searches import Watched, scripted
 from tts_search import MCTS, BestOfN, Completion, Expand, Plan, Request, Sampling, Tree, Until
 from tts_search.core.result import StopReason
-from tts_search.core.runner import Progress
+from tts_search.core.events import Progress
 from tts_search.sprm.config import SPRMConfig
 from tts_search.testing import FakeGenerator, FakeScorer, run_search
 from tts_search.testing.fakes import CLOSE, END, STEP

@@ -13,7 +13,7 @@ from rich.table import Column
 from rich.text import Text
 
 from tts_search.cli.terminal import animates, writes_unicode
-from tts_search.core.runner import OnProgress, Progress
+from tts_search.core.events import OnProgress, Progress
 
 
 @contextmanager

@@ -136,7 +136,7 @@ def _candidates(result: SearchResult, console: Console) -> tuple[str, str, Rende
     scored = result.score is not None
     votes = Counter(c.vote for c in candidates if c.vote is not None)
     voted = sum(c.answer is not None for c in candidates) > 1
-    order = sorted(range(len(candidates)), key=lambda i: (i != result.chosen, -candidates[i].score, i))
+    order = sorted(range(len(candidates)), key=lambda i: (i != result.chosen, -(candidates[i].score or 0.0), i))
     shown, more = order[:CANDIDATES_SHOWN], len(order) - CANDIDATES_SHOWN
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
@@ -150,7 +150,7 @@ def _candidates(result: SearchResult, console: Console) -> tuple[str, str, Rende
         candidate = candidates[i]
         chosen = i == result.chosen
         cells: dict[str, Text] = {
-            "score": Text(f"{candidate.score:.2f}", color(candidate.score, ANY)),
+            "score": Text() if candidate.score is None else Text(f"{candidate.score:.2f}", color(candidate.score, ANY)),
             "votes": Text(str(votes[candidate.vote]) if candidate.vote is not None else ""),
             "logprob": Text(f"{candidate.mean_logprob:.3f}"),
             "tokens": Text(f"{result.tree.nodes[candidate.node].length:,}" if result.tree else ""),

@@ -37,11 +37,11 @@ class Usage:
 
 
 class Budget:
-    """A cap on sampled tokens, of which `answer_reserve` are kept for the answer until `release()`.
+    """A cap on sampled tokens, of which `answer_reserve` are kept for the answer until they are given free.
 
     Args:
         tokens: the cap, None for no cap.
-        answer_reserve: tokens that `reserve` does not give away before `release`.
+        answer_reserve: tokens that `reserve` does not give away before `release` or `keep` says so.
     """
 
     def __init__(self, tokens: int | None, *, answer_reserve: int = 0) -> None:
@@ -59,13 +59,23 @@ class Budget:
         return self._spent
 
     @property
+    def answer_reserve(self) -> int:
+        """What is kept for the answer."""
+        return self._answer_reserve
+
+    @property
     def available(self) -> int:
         """What can be reserved now."""
         return max(0, self._cap - self._answer_reserve - self._spent - self._reserved)
 
     def release(self) -> None:
-        """Give the held-back share free: the answer stage begins, or needs nothing any more."""
+        """Give the answer's share free: the answer stage begins, or needs nothing any more."""
         self._answer_reserve = 0
+
+    def keep(self, tokens: int) -> None:
+        """Keep so many of the available tokens for an answer yet to come, or as many as there are."""
+        self._answer_reserve = 0
+        self._answer_reserve = 0 if self.tokens is None else min(tokens, self.available)
 
     def reserve(self, wants: Sequence[int]) -> list[int]:
         """Grant each want as much as a fair split of what is available allows; the grants count as taken.

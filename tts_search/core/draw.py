@@ -7,18 +7,25 @@ does.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tts_search.core.protocols import Completion, Request, Tokenizer, Until
-from tts_search.core.tree import Ending, Node
+from tts_search.core.tree import NAN, Ending, Node
 from tts_search.errors import GeneratorError
 from tts_search.segmentation import Phase, Segmenter, State
 
-NAN = float("nan")
+
+def _ints() -> array[int]:
+    return array("i")
 
 
-@dataclass(slots=True)
+def _floats() -> array[float]:
+    return array("d")
+
+
+@dataclass(slots=True, eq=False)
 class Draw:
     """The `number`-th sample from `node`, allowed `want` sampled tokens in all, grown by one or more requests
     (`part`).
@@ -29,9 +36,9 @@ class Draw:
     until: Until
     want: int
     state: State
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
+    tokens: array[int] = field(default_factory=_ints)
+    logprobs: array[float] = field(default_factory=_floats)
+    scores: array[float] = field(default_factory=_floats)
     scored: bool = False
     step_ends: list[int] = field(default_factory=list)
     forced: int = 0
@@ -40,69 +47,79 @@ class Draw:
     ending: Ending | None = None
 
     @property
+    def left(self) -> int:
+        """How many tokens it may still sample."""
+        return self.want - self.sampled
+
+    @property
     def prefix_key(self) -> tuple[int, int, Until]:
         """Draws with equal keys can share one request: fresh samples of one node, or a sample by itself."""
         return (self.node.index, self.number if self.part else -1, self.until)
 
     def force(self, tokens: Sequence[int], segmenter: Segmenter) -> None:
         """Begin with tokens that are put there, not sampled."""
-        self.tokens = list(tokens)
-        self.scores = [NAN] * len(tokens)
+        self.tokens.extend(tokens)
+        self.scores.extend([NAN] * len(tokens))
         self.forced = len(tokens)
         _, self.state = segmenter.scan(self.state, tokens)
 
     def absorb(self, completion: Completion, segmenter: Segmenter, eos_ids: frozenset[int]) -> None:
-        """Take in one completion; sets `ending` when the sample is complete.
+        """Take in one completion, checked already; sets `ending` when the sample is complete.
 
-        An end-of-text token inside the thinking part closes that part and is dropped: the answer stage goes on from
-        there.
+        Only the last token of a completion can be a stop. An end-of-text token inside the thinking part closes that
+        part and is dropped: the answer stage goes on from there.
         """
+        ids = completion.token_ids
         self.part += 1
         self.sampled += completion.sampled_tokens
-        self.logprobs += completion.logprobs
-        scores = completion.scores
-        self.scored = self.scored or scores is not None
-        for position, token in enumerate(completion.token_ids):
-            if self.ending is not None:
-                raise GeneratorError(
-                    f"the generator went on behind stop token {self.tokens[-1]}: it must stop at stop_ids"
-                )
-            before = self.state.phase
-            if token in eos_ids and before is Phase.THINKING:
-                self.ending = Ending.THOUGHT
-                continue
-            self.tokens.append(token)
-            self.scores.append(NAN if scores is None else scores[position])
-            self.state = segmenter.advance(self.state, token)
-            if self.state.boundary:
-                self.step_ends.append(self.node.length + len(self.tokens))
-            if token in eos_ids:
+        self.logprobs.extend(completion.logprobs)
+        before = self.state.phase
+        begin = self.node.length + len(self.tokens)
+        if ids[-1] in eos_ids:
+            ends, self.state = segmenter.scan(self.state, ids[:-1])
+            if self.state.phase is Phase.THINKING:
+                self.ending, ids = Ending.THOUGHT, ids[:-1]
+            else:
                 self.ending = Ending.END
-            elif self.until is Until.END:
-                continue
-            elif before is Phase.THINKING and self.state.phase is Phase.ANSWER:
-                self.ending = Ending.THOUGHT
-            elif self.until is Until.STEP and self.state.boundary:
-                self.ending = Ending.STEP
-        if self.ending is None and self.sampled >= self.want:
+                self.state = segmenter.advance(self.state, ids[-1])
+                ends += [len(ids)] if self.state.boundary else []
+        else:
+            ends, self.state = segmenter.scan(self.state, ids)
+            if self.until is not Until.END:
+                if self.state.phase is Phase.ANSWER and before is not Phase.ANSWER:
+                    self.ending = Ending.THOUGHT
+                elif self.until is Until.STEP and self.state.boundary:
+                    self.ending = Ending.STEP
+        self.tokens.extend(ids)
+        if completion.scores is None:
+            self.scores.extend([NAN] * len(ids))
+        else:
+            self.scored = True
+            self.scores.extend(completion.scores[: len(ids)])
+        self.step_ends += [begin + end for end in ends]
+        if self.ending is None and self.left <= 0:
             self.ending = Ending.LENGTH
 
     def to_node(self, index: int) -> Node:
         """The node that this sample has become; scored as its parent is, until its own steps are."""
+        up = self.node
         return Node(
             index=index,
-            parent=self.node.index,
-            depth=self.node.depth + 1,
-            length=self.node.length + len(self.tokens),
-            token_ids=tuple(self.tokens),
+            up=up,
+            depth=up.depth + 1,
+            length=up.length + len(self.tokens),
+            ids=self.tokens,
             ending=self.ending or Ending.LENGTH,
             state=self.state,
-            step_ends=(*self.node.step_ends, *self.step_ends),
-            step_scores=self.node.step_scores,
-            value=self.node.value,
-            logprobs=tuple(self.logprobs),
-            token_scores=tuple(self.scores) if self.scored else None,
+            new_step_ends=tuple(self.step_ends),
+            step_count=up.step_count + len(self.step_ends),
+            value=up.value,
+            carry=up.carry,
+            logprobs=self.logprobs,
+            token_scores=self.scores if self.scored else None,
             forced_tokens=self.forced,
+            logprob_sum=up.logprob_sum + math.fsum(self.logprobs),
+            logprob_count=up.logprob_count + len(self.logprobs),
         )
 
 
@@ -116,32 +133,58 @@ def stop_ids(until: Until, segmenter: Segmenter, tokenizer: Tokenizer) -> frozen
     return ids
 
 
-def check_completions(completions: Sequence[Completion], request: Request) -> None:
-    """Hold a generator to its contract.
+def check_completions(completions: Sequence[Completion], request: Request, known_ids: int) -> None:
+    """Hold a generator to its contract; `known_ids` is how many ids its vocabulary has.
 
     Raises:
-        GeneratorError: the wrong number of completions, an empty or overlong one, or columns of unequal length.
+        GeneratorError: no list of completions, the wrong number of them, an empty or overlong one, columns of unequal
+            length, ids that are none, a stop token in mid-completion, log-probabilities that are no numbers.
     """
+    if not isinstance(completions, Sequence) or not all(isinstance(c, Completion) for c in completions):
+        raise GeneratorError(f"the generator returned {_shown(completions)}: a list of Completions is due")
     if len(completions) != len(request.seeds):
         raise GeneratorError(f"the generator returned {len(completions)} completions for {len(request.seeds)} seeds")
     for completion in completions:
-        count = len(completion.token_ids)
-        if not 1 <= count <= completion.sampled_tokens <= request.max_tokens:
-            raise GeneratorError(
-                f"the generator returned {count} tokens and sampled {completion.sampled_tokens}, where at least 1 and "
-                f"at most {request.max_tokens} were asked for"
-            )
-        if len(completion.logprobs) != count or (completion.scores is not None and len(completion.scores) != count):
-            raise GeneratorError(
-                f"the generator returned {count} tokens with {len(completion.logprobs)} log-probabilities and "
-                f"{None if completion.scores is None else len(completion.scores)} scores: one each per token is due"
-            )
-        if completion.sampled_tokens < request.max_tokens and completion.token_ids[-1] not in request.stop_ids:
-            raise GeneratorError(
-                f"the generator ended after {completion.sampled_tokens} of {request.max_tokens} tokens on token "
-                f"{completion.token_ids[-1]}, which is not a stop token"
-            )
-        if any(math.isnan(p) for p in completion.logprobs):
-            raise GeneratorError(
-                "the generator returned NaN log-probabilities: the model's weights or dtype are broken"
-            )
+        try:
+            _check_counts(completion, request)
+            _check_values(completion, request, known_ids)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise GeneratorError(f"the generator returned {_shown(completion)}: {error}") from error
+
+
+def _check_counts(completion: Completion, request: Request) -> None:
+    count = len(completion.token_ids)
+    if not 1 <= count <= completion.sampled_tokens <= request.max_tokens:
+        raise GeneratorError(
+            f"the generator returned {count} tokens and sampled {completion.sampled_tokens}, where at least 1 and "
+            f"at most {request.max_tokens} were asked for"
+        )
+    if len(completion.logprobs) != count or (completion.scores is not None and len(completion.scores) != count):
+        raise GeneratorError(
+            f"the generator returned {count} tokens with {len(completion.logprobs)} log-probabilities and "
+            f"{None if completion.scores is None else len(completion.scores)} scores: one each per token is due"
+        )
+
+
+def _check_values(completion: Completion, request: Request, known_ids: int) -> None:
+    ids = completion.token_ids
+    least, most = min(ids), max(ids)
+    if not (least >= 0 and most < known_ids):
+        raise GeneratorError(
+            f"the generator returned token {most if least >= 0 else least}, and its vocabulary has {known_ids}"
+        )
+    if completion.sampled_tokens < request.max_tokens and ids[-1] not in request.stop_ids:
+        raise GeneratorError(
+            f"the generator ended after {completion.sampled_tokens} of {request.max_tokens} tokens on token "
+            f"{ids[-1]}, which is not a stop token"
+        )
+    if not request.stop_ids.isdisjoint(ids[:-1]):
+        at = next(place for place, token in enumerate(ids) if token in request.stop_ids)
+        raise GeneratorError(f"the generator went on behind stop token {ids[at]}: it must stop at stop_ids")
+    if math.isnan(sum(completion.logprobs)) and any(math.isnan(p) for p in completion.logprobs):
+        raise GeneratorError("the generator returned NaN log-probabilities: the model's weights or dtype are broken")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else text[:200] + "…"

@@ -7,40 +7,103 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import os
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from tts_search.errors import InvalidInputError, SearchCancelledError
+
 T = TypeVar("T")
+
+CLOSING_SECONDS = 5.0  # how long work in flight may take to notice that it is cancelled
 
 
 class LoopThread:
-    """Begun with the first piece of work."""
+    """Begun with the first piece of work. It outlives whatever a piece of work raises, `SystemExit` included."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._process = os.getpid()
         self._lock = threading.Lock()
 
+    @property
+    def forked(self) -> bool:
+        """Whether this is another process than the one it began in: threads and engines stay behind in a fork."""
+        return self._loop is not None and os.getpid() != self._process
+
     def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Start the work; its outcome, for whichever thread wants it."""
+        """Start the work; its outcome, for whichever thread wants it.
+
+        Raises:
+            InvalidInputError: the process was forked since.
+        """
+        if self.forked:
+            work.close()
+            raise InvalidInputError(
+                f"this Searcher is at work in process {self._process} and cannot be used in its fork, {os.getpid()}: "
+                "make one in each process, or start processes by 'spawn'"
+            )
         with self._lock:
             if self._loop is None:
+                self._process = os.getpid()
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="tts-search", daemon=True).start()
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+                self._thread = threading.Thread(target=_run, args=(self._loop,), name="tts-search", daemon=True)
+                self._thread.start()
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for the work; Ctrl-C cancels it."""
+        """Wait for the work; Ctrl-C cancels it.
+
+        Raises:
+            SearchCancelledError: the loop was stopped meanwhile.
+        """
         future = self.submit(work)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            raise SearchCancelledError("the Searcher was closed while this was under way") from None
         except KeyboardInterrupt:
             future.cancel()
             raise
+
+    async def acall(self, work: Coroutine[Any, Any, T]) -> T:
+        """`call` for another event loop: cancelling it cancels the work."""
+        try:
+            return await asyncio.wrap_future(self.submit(work))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise SearchCancelledError("the Searcher was closed while this was under way") from None
+
+    async def cancel_others(self) -> None:
+        """Cancel all work but this, and wait until it has noticed. Runs in the loop itself."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        if others:
+            await asyncio.wait(others, timeout=CLOSING_SECONDS)
 
     def stop(self) -> None:
         """End the loop. Calling it twice is harmless."""
         with self._lock:
             loop, self._loop = self._loop, None
-        if loop is not None:
-            loop.call_soon_threadsafe(loop.stop)
+            thread, self._thread = self._thread, None
+        if loop is None or os.getpid() != self._process:
+            return
+        loop.call_soon_threadsafe(loop.stop)
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(CLOSING_SECONDS)
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    while True:
+        try:
+            loop.run_forever()
+            break
+        except BaseException:  # SystemExit of a task: whoever awaits the task has it, and the others go on
+            continue
+    loop.close()

@@ -5,21 +5,24 @@ Plug-in authors read this page. It holds no algorithm; `tts_search.testing` has 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Generator as PlanGenerator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from tts_search.core.result import Candidate
 from tts_search.core.tree import Node, Trajectory, Tree
+from tts_search.errors import InvalidInputError
 from tts_search.segmentation import Vocabulary
 
 if TYPE_CHECKING:
     from tts_search.sprm.config import SPRMConfig
 
-Messages = Sequence[Mapping[str, str]]
-"""Chat messages, each with `role` and `content`."""
+Messages = Sequence[Mapping[str, Any]]
+"""Chat messages, each with `role` and `content`: a text, or a list of parts `{"type": "text", "text": ...}`."""
 
 Question = str | Messages
 """What a user asks: a text, or a conversation whose last turn is the user's."""
@@ -65,29 +68,62 @@ class Strategy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn. The defaults are the paper's (section 4.1)."""
+    """How tokens are drawn. The defaults are the paper's (section 4.1).
+
+    `temperature` 0 takes the likeliest token. Of the tokens those are kept that are among the `top_k` likeliest (0: no
+    limit), in the smallest set that holds `top_p` of the mass, and at least `min_p` times as likely as the likeliest.
+    `repetition_penalty` divides the logits of tokens that occurred already (1: none).
+
+    Raises:
+        InvalidInputError: a value that is no number, or out of its range.
+    """
 
     temperature: float = 0.6
     top_p: float = 0.95
-    top_k: int = 0  # 0: no limit
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_range("temperature", self.temperature, lambda t: t >= 0, "0 (greedy) or more")
+        _check_range("top_p", self.top_p, lambda p: 0 < p <= 1, "above 0 and at most 1 (no limit)")
+        _check_range("top_k", self.top_k, lambda k: k >= 0 and k == int(k), "a whole number, 0 for no limit")
+        _check_range("min_p", self.min_p, lambda p: 0 <= p < 1, "from 0 (no limit) to below 1")
+        _check_range("repetition_penalty", self.repetition_penalty, lambda r: r > 0, "above 0, 1 for none")
+        for name, kind in (("temperature", float), ("top_p", float), ("top_k", int), ("min_p", float)):
+            object.__setattr__(self, name, kind(getattr(self, name)))  # numpy's numbers are as good as ours
+        object.__setattr__(self, "repetition_penalty", float(self.repetition_penalty))
+
+
+def _check_range(name: str, value: object, accepted: Callable[[Any], bool], wanted: str) -> None:
+    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or not accepted(value):
+        raise InvalidInputError(f"{name} must be {wanted}; got {value!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One prefix to continue, once for every seed.
 
-    `stop_ids` end a completion and stay in it as its last token; the tokenizer's end-of-text ids are always among
-    them. `max_tokens` bounds each completion. A generator reports progress, if asked, by `on_tokens(count)`. Requests
-    of one `tree` (any number) share prefixes: an engine of many parts does well to keep them in one.
+    `prefix` is a sequence of ids; it may be joined only when it is first read, so read it once. `stop_ids` end a
+    completion and stay in it as its last token, and none of them stands anywhere else in it; the tokenizer's
+    end-of-text ids are always among them. `max_tokens` bounds each completion. Requests of one `tree` (any number)
+    share prefixes: an engine of many parts does well to keep them in one.
+
+    A generator reports progress by `on_tokens(count)`, on the thread of the event loop: an engine that tells nothing
+    and returns nothing for long is taken for hung. `on_delta(sample, ids)`, if given, streams: it is called with the
+    place of the seed and the ids that came, in order, all of them before the completion is returned, by engines that
+    can; nothing is missing where one does not.
     """
 
-    prefix: tuple[int, ...]
+    prefix: Sequence[int]
     seeds: tuple[int, ...]
     max_tokens: int
     stop_ids: frozenset[int]
     sampling: Sampling = Sampling()
     tree: int = 0
     on_tokens: Callable[[int], None] | None = None
+    on_delta: Callable[[int, Sequence[int]], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,9 +137,9 @@ class Completion:
     `max_tokens`. `cached_tokens`: how much of the prefix came out of the prefix cache.
     """
 
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    scores: tuple[float, ...] | None = None
+    token_ids: Sequence[int]
+    logprobs: Sequence[float]
+    scores: Sequence[float] | None = None
     sampled_tokens: int
     cached_tokens: int = 0
 
@@ -179,9 +215,10 @@ class Scores(list[Sequence[float]]):
 class Scorer(Protocol):
     """Values reasoning steps. Synchronous, because third-party reward models are.
 
-    Three attributes are read where a scorer has them: `aggregation`, the name or function by which its step scores
+    Four attributes are read where a scorer has them: `aggregation`, the name or function by which its step scores
     become a trajectory's unless the user says otherwise; `concurrency`, how many calls may overlap (1); `inline`,
-    whether a call is too quick to be worth a thread (False).
+    whether a call is too quick to be worth a thread (False); and `score_new`, a method like `score` that returns the
+    scores of the steps behind `Trajectory.known_scores` alone, called instead of it: a step more then costs a step.
     """
 
     def score(self, trajectories: Sequence[Trajectory]) -> Sequence[Sequence[float]]:

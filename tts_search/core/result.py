@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -36,13 +37,14 @@ class Step:
 class Candidate:
     """A path that may be answered from.
 
-    `node` is the index of its last thinking node, `score` its aggregated step scores, `mean_logprob` the mean
-    log-probability of its sampled tokens (the answer's included where there is one). `answer` is None until the path
-    was answered, `vote` is what majorities count: the answer's final expression, None without one.
+    `node` is the index of its last thinking node, `score` its aggregated step scores (None where nothing scores steps),
+    `mean_logprob` the mean log-probability of its sampled tokens (the answer's included where there is one). `answer`
+    is None until the path was answered, `vote` is what majorities count: the answer's final expression, None without
+    one.
     """
 
     node: int
-    score: float
+    score: float | None
     mean_logprob: float
     answer: str | None = None
     vote: str | None = None
@@ -83,10 +85,19 @@ class SearchResult:
         raw["candidates"] = [asdict(candidate) for candidate in self.candidates]
         raw["usage"] = asdict(self.usage)
         raw["stop_reason"] = str(self.stop_reason)
-        raw["question"] = self.question if isinstance(self.question, str) else [dict(m) for m in self.question]
+        raw["question"] = _plain(self.question)
         raw["error"] = None if self.error is None else f"{type(self.error).__name__}: {self.error}"
         return raw
 
     def to_json(self, *, indent: int | None = None) -> str:
         """`to_dict()` as JSON text."""
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)
+
+
+def _plain(question: Any) -> Any:
+    """A question as JSON takes it, also one that was none."""
+    if isinstance(question, str):
+        return question
+    if isinstance(question, Sequence) and all(isinstance(turn, Mapping) for turn in question):
+        return [dict(turn) for turn in question]
+    return repr(question)

@@ -1,90 +1,65 @@
 """The core: drives a plan through an engine, scores what grows, and answers from the best of it.
 
 Only the runner (with its `sampler`) touches an engine, so one engine serves many questions at once and none waits for
-another's round. It knows no algorithm: what to expand is the strategy's to say.
+another's round. It knows no algorithm: what to expand is the strategy's to say. Whatever a strategy, a selector or
+another piece of the user's does, it ends its own question, with an error that names it, and no other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import threading
+import operator
 import time
 from collections.abc import Callable, Sequence
 from collections.abc import Generator as PlanGenerator
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from tts_search.core.answers import Answers
 from tts_search.core.budget import Budget, Usage
 from tts_search.core.draw import Draw
-from tts_search.core.protocols import Expand, Generator, Question, Sampling, Selector, Strategy, Until
-from tts_search.core.result import Candidate, SearchResult, Step, StopReason
-from tts_search.core.sampler import Sampler
-from tts_search.core.scoring import Scoring
-from tts_search.core.tree import Ending, Node, Tree
+from tts_search.core.events import Event, Failed, Finished, Grown, Sampled, Started
+from tts_search.core.job import Job
+from tts_search.core.protocols import Expand, Generator, Question, Until
+from tts_search.core.result import SearchResult, Step, StopReason
+from tts_search.core.sampler import GENERATOR_SECONDS, Sampler
+from tts_search.core.scoring import Scoring, Valuation
+from tts_search.core.tree import Node, Tree
 from tts_search.errors import InvalidInputError, StrategyError, TTSError
-from tts_search.segmentation import Phase, Segmenter
+from tts_search.segmentation import Phase
 
-A = TypeVar("A")
 T = TypeVar("T")
 
 MAX_IDLE_ROUNDS = 1000  # rounds in a row that grow nothing, before a strategy is called endless
+MAX_EMPTY_NODES = 64  # nodes in a row without any text: a model that ends at once has nothing more to give
+MAX_DRAWS = 100_000  # samples that one expansion may ask for at once
 POLL_SECONDS = 0.05  # how soon a halt is seen
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a search has come: tokens sampled so far (those in flight included), its cap, nodes in its tree."""
-
-    question: Question
-    sampled_tokens: int
-    budget: int | None
-    nodes: int
-
-
-OnProgress = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """How one question is to be searched; see `tts_search.options.Options` for the meaning of each."""
-
-    strategy: Strategy
-    selector: Selector
-    budget: int | None = None
-    seed: int = 0
-    seconds: float | None = None
-    early_stop: float | None = None
-    stop_when: Callable[[Tree], bool] | None = None
-    halt: threading.Event | None = None
-    on_progress: OnProgress | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runner:
-    """Everything that the questions of one searcher share.
+    """Everything that the questions of one searcher share: an engine and a scorer.
 
-    `max_tokens` bounds the thinking of one path, `answer_tokens` its answer. Of a budget a quarter, but no more than
-    `answer_tokens`, is held back for the answer; the whole quarter if the selector wants every candidate answered. If
-    no path has come to the end of its thinking when a budget is spent, half of that may take the best one there. Where
-    a model answers without a thinking part, its first whole response releases what is held back, and until then all of
-    it may take the best path to its end.
+    Of a job, `max_tokens` bounds the thinking of one path, `answer_tokens` its answer. Of a budget a quarter, but no
+    more than `answer_tokens`, is kept for the answer; the whole quarter if the selector wants every candidate answered.
+    When the rest is spent, the best path so far is answered, and of what is still kept all but twice that answer's
+    length goes back to the plan, which goes on; if another path wins in the end, it is answered from that. If no path
+    has come to the end of its thinking when a budget is spent, half of what is kept may take the best one there. Where
+    a model answers without a thinking part, its first whole response releases what is kept, and until then all of it
+    may take the best path to its end.
     """
 
     generator: Generator
     scoring: Scoring | None
-    segmenter: Segmenter
-    aggregate: Callable[[Sequence[float]], float]
-    extract: Callable[[str], str | None]
-    sampling: Sampling
-    max_tokens: int
-    answer_tokens: int
+    generator_seconds: float | None = GENERATOR_SECONDS
 
     async def run(self, question: Question, job: Job) -> SearchResult:
         """Search one question to its answer.
 
         Raises:
-            TTSError: the question, the strategy, the generator or the scorer failed; the message says which.
+            TTSError: the question, the strategy, the generator, the scorer or another piece of the user's failed; the
+                message says which.
         """
         return await _Search(self, question, job).run()
 
@@ -96,51 +71,84 @@ class _Search:
         self.shared = shared
         self.question = question
         self.job = job
-        tokenizer = shared.generator.tokenizer
-        prompt = tokenizer.render(question)
+        self.tokenizer = shared.generator.tokenizer
+        prompt = self.tokenizer.render(_prompt(question, job.system))
         self.room = shared.generator.context_tokens - len(prompt)
         if self.room < 2:
             raise InvalidInputError(
                 f"the question is {len(prompt)} tokens long, and the model's context holds "
                 f"{shared.generator.context_tokens}: shorten the question, or use a model with a longer context"
             )
-        self.thinking_room = min(shared.max_tokens, self.room - min(shared.answer_tokens, self.room // 4))
-        self.tree = Tree(question, prompt, shared.segmenter, tokenizer.decode)
+        self.thinking_room = min(job.max_tokens, self.room - min(job.answer_tokens, self.room // 4))
+        self.tree = Tree(question, prompt, job.segmenter, self.tokenizer.decode, job.seed)
         quarter = 0 if job.budget is None else job.budget // 4
-        answer_reserve = quarter if job.selector.needs_answers else min(quarter, shared.answer_tokens)
-        self.budget = Budget(job.budget, answer_reserve=answer_reserve)
-        counted = job.on_progress or job.halt or job.seconds is not None
+        reserve = quarter if job.selector.needs_answers else min(quarter, job.answer_tokens)
+        self.budget = Budget(job.budget, answer_reserve=reserve)
         self.sampler = Sampler(
             self.tree,
             shared.generator,
-            shared.segmenter,
-            shared.sampling,
+            job.segmenter,
+            job.sampling,
             self.budget,
             job.seed,
-            self._report if counted else None,
+            self._report if job.on_event or job.halt or job.seconds is not None else None,
+            shared.generator_seconds,
         )
-        self.finals: dict[int, Node] = {}  # by end of thinking: the end of its answer
+        self.valuation = None if shared.scoring is None else Valuation(shared.scoring, job.aggregate)
+        self.answers = Answers(
+            self.tree,
+            self.sampler,
+            job,
+            room=self.room,
+            scored=self.valuation is not None,
+            grow=self._grow,
+            call=self._call,
+            emit=self._emit,
+        )
+        self.ends: list[Node] = []  # where thinking ended, answers themselves left out
+        self.empty = 0  # nodes in a row without any text
+        self.broken: TTSError | None = None  # what the user's handler of events raised
+        self.task: asyncio.Task[SearchResult] | None = None
 
     async def run(self) -> SearchResult:
         started = time.perf_counter()
+        self._emit(Started(self.question, self.tree, self.job.budget))
+        if self.broken is not None:
+            raise self.broken
+        self.task = asyncio.ensure_future(self._run(started))
+        try:
+            result = await self.task
+        except TTSError as error:
+            self._emit(Failed(self.question, error))
+            raise
+        except asyncio.CancelledError:
+            if self.broken is None:
+                raise
+            raise self.broken from None
+        finally:
+            self.task.cancel()
+        self._emit(Finished(self.question, result))
+        if self.broken is not None:
+            raise self.broken
+        return result
+
+    async def _run(self, started: float) -> SearchResult:
         reason = await self._search(started)
         left = self.budget.available if reason is StopReason.EARLY and self.job.budget else 0
         self.budget.release()
-        ends = self._ends()
-        if not ends and reason in (StopReason.BUDGET, StopReason.COMPLETED):
+        if not self.ends and reason in (StopReason.BUDGET, StopReason.COMPLETED):
             await self._finish_best()
-        ends = ends or self._ends() or self.tree.leaves()
-        candidates, chosen = await self._choose(ends)
+        ends = self.ends or self.tree.leaves()
+        candidates, chosen = await self.answers.choose(ends)
         end = ends[chosen]
-        final = self.finals.get(end.index, end)
-        text, answer = self.tree.split(final)
+        text, answer = self.tree.split(self.answers.final(end))
         if not (text + answer).strip():
             reason = StopReason.EMPTY
         elif reason is StopReason.COMPLETED and self.sampler.clipped:
             reason = StopReason.BUDGET
         elif reason is StopReason.COMPLETED and not end.ended:
             reason = StopReason.LENGTH
-        scored = self.shared.scoring is not None
+        scored = self.valuation is not None
         steps = self.tree.trajectory(end).steps
         scores = end.step_scores if scored else (None,) * len(steps)
         usage = replace(self.sampler.usage, saved_tokens=left, seconds=time.perf_counter() - started)
@@ -159,7 +167,7 @@ class _Search:
             model=self.shared.generator.name,
             seed=self.job.seed,
             budget=self.job.budget,
-            tree=self.tree,
+            tree=self.tree if self.job.keep_tree else None,
         )
 
     # The search.
@@ -183,94 +191,138 @@ class _Search:
             plan.cancel()
 
     async def _follow_plan(self) -> StopReason:
-        strategy = self.job.strategy
-        plan = self._call(strategy, self.tree)
+        what = f"strategy {self.job.strategy!r}"
+        plan = self._call(what, self.job.strategy, self.tree)
         if not isinstance(plan, PlanGenerator):
-            raise StrategyError(
-                f"strategy {strategy!r} returned {plan!r}: it must be a generator function that yields Expands"
-            )
+            raise StrategyError(f"{what} returned {plan!r}: it must be a generator function that yields Expands")
         try:
-            wanted = self._call(next, plan)
+            wanted = self._advance(plan, None)
             idle = 0
-            while self.budget.available >= self.sampler.least_tokens and not self.sampler.clipped:
+            while await self._affords_more():
                 grown = await self._expand(wanted)
+                if grown is None:
+                    return StopReason.EARLY
                 idle = 0 if any(grown) else idle + 1
                 if idle > MAX_IDLE_ROUNDS:
-                    raise StrategyError(f"strategy {strategy!r} asked {idle} times for what cannot grow")
-                wanted = self._call(plan.send, grown)
+                    raise StrategyError(f"{what} asked {idle} times for what cannot grow")
+                wanted = self._advance(plan, grown)
                 if await self._decided():
                     return StopReason.EARLY
+                if self.empty >= MAX_EMPTY_NODES:
+                    return StopReason.COMPLETED
         except StopIteration:
             return StopReason.COMPLETED
         finally:
-            plan.close()
+            self._call(what, lambda _: plan.close(), None)
         return StopReason.BUDGET
 
-    def _call(self, function: Callable[[A], T], argument: A) -> T:
-        """Run a piece of the user's code, and name the strategy if it raises."""
+    def _advance(self, plan: PlanGenerator[Any, Any, Any], grown: list[list[Node]] | None) -> Any:
         try:
-            return function(argument)
+            return plan.send(grown)
         except (TTSError, StopIteration):
             raise
-        except Exception as error:
-            raise StrategyError(f"strategy {self.job.strategy!r} raised {type(error).__name__}: {error}") from error
+        except BaseException as error:
+            raise self._misused(f"raised {type(error).__name__}: {error}") from error
 
-    async def _expand(self, wanted: Sequence[Expand]) -> list[list[Node]]:
+    async def _affords_more(self) -> bool:
+        """Whether the budget pays for a sample, if need be out of what is kept for the answer."""
+        if self.budget.available >= self.sampler.least_tokens and not self.sampler.clipped:
+            return True
+        return await self.answers.give_back(self.ends)
+
+    async def _expand(self, wanted: Sequence[Expand]) -> list[list[Node]] | None:
+        """Grow what a plan asks for; None where the race was decided in the middle of it."""
+        wanted = self._checked(wanted)
+        look = self.job.early_stop is not None and any(expand.until != Until.STEP for expand in wanted)
         groups = [self._draws_for(expand) for expand in wanted]
-        draws = [draw for group in groups for draw in group]
+        pending = [draw for group in groups for draw in group]
+        grown: dict[Draw, Node] = {}
         try:
-            await self.sampler.sample(draws)
+            while pending:
+                paid = await self.sampler.turn(pending, look=look)
+                ended = [draw for draw in pending if draw.ending is not None]
+                pending = self.sampler.open(pending)
+                grown |= await self._grown(ended)
+                if pending and look and ended and await self._decided():
+                    return None
+                if not paid and not await self.answers.give_back(self.ends):
+                    break
         except asyncio.CancelledError:  # halted: what is complete is kept
-            await self._grow([draw for draw in draws if draw.ending])
+            await self._grown([draw for draw in pending if draw.ending])
             raise
-        groups = [[draw for draw in group if draw.part] for group in groups]
-        nodes = iter(await self._grow([draw for group in groups for draw in group]))
-        return [[next(nodes) for _ in group] for group in groups]
+        cut = [draw for group in groups for draw in group if draw.part and draw not in grown]
+        self.sampler.clipped |= bool(cut)
+        grown |= await self._grown(cut)
+        return [[grown[draw] for draw in group if draw in grown] for group in groups]
+
+    def _checked(self, wanted: object) -> Sequence[Expand]:
+        """What a plan yielded, if it is what a plan may yield."""
+        if isinstance(wanted, str | bytes) or not isinstance(wanted, Sequence):
+            raise self._misused(f"yielded {_shown(wanted)}: a list of Expands is due")
+        for expand in wanted:
+            if not isinstance(expand, Expand):
+                raise self._misused(f"yielded {_shown(expand)} in its list: an Expand is due")
+            if not self.tree.holds(expand.node):
+                raise self._misused(f"asked to expand {_shown(expand.node)}, which is no node of this tree")
+        return wanted
 
     def _draws_for(self, expand: Expand) -> list[Draw]:
         node = expand.node
-        if expand.n < 1 or (expand.max_tokens is not None and expand.max_tokens < 1):
-            raise StrategyError(
-                f"strategy {self.job.strategy!r} asked for n={expand.n}, max_tokens={expand.max_tokens}: 1 is the least"
-            )
-        want = min(self.thinking_room - node.length, expand.max_tokens or self.thinking_room)
-        if node.ended or want < self.sampler.least_tokens:
+        try:
+            n = operator.index(expand.n)
+            limit = self.thinking_room if expand.max_tokens is None else operator.index(expand.max_tokens)
+            until = Until(expand.until)
+        except (TypeError, ValueError) as error:
+            raise self._misused(f"asked for n={expand.n!r}, max_tokens={expand.max_tokens!r}: {error}") from error
+        if n < 1 or limit < 1:
+            raise self._misused(f"asked for n={n}, max_tokens={expand.max_tokens}: 1 is the least")
+        want = min(self.thinking_room - node.length, limit)
+        least = self.sampler.least_tokens
+        if node.ended or want < least:
             return []
-        return [self.sampler.draw(node, expand.until, want) for _ in range(expand.n)]
+        if self.job.budget is not None:  # before any is made: no budget pays for more than this
+            n = min(n, max(1, self.budget.available // least))
+        if n > MAX_DRAWS:
+            raise self._misused(f"asked for n={n} samples at once, {MAX_DRAWS:,} are the most: ask for fewer a round")
+        return [self.sampler.draw(node, until, want) for _ in range(n)]
+
+    async def _grown(self, draws: Sequence[Draw]) -> dict[Draw, Node]:
+        nodes = await self._grow(draws)
+        for node in nodes:
+            self.empty = 0 if node.length > (node.up.length if node.up else 0) + self._eos(node) else self.empty + 1
+        self.ends += [node for node in nodes if node.ended]
+        return dict(zip(draws, nodes, strict=True))
+
+    def _eos(self, node: Node) -> int:
+        return int(bool(node.ids) and node.ids[-1] in self.tokenizer.eos_ids)
 
     async def _grow(self, draws: Sequence[Draw]) -> list[Node]:
         """Make finished draws nodes of the tree, in order; those that finished a step are scored."""
         first = len(self.tree)
         nodes = [draw.to_node(first + i) for i, draw in enumerate(draws)]
-        fresh = [i for i, draw in enumerate(draws) if draw.step_ends]
-        if self.shared.scoring is not None and fresh:
-            trajectories = [self.tree.trajectory(nodes[i]) for i in fresh]
-            scores, tokens = await self.shared.scoring.score(trajectories)
-            self.sampler.usage += Usage(scored_tokens=tokens)
-            for i, steps in zip(fresh, scores, strict=True):
-                nodes[i] = replace(nodes[i], step_scores=steps, value=self.shared.aggregate(steps))
-        return [self.tree.add(node) for node in nodes]
+        if self.valuation is not None:
+            fresh = [i for i, node in enumerate(nodes) if node.new_step_ends]
+            if fresh:
+                valued, tokens = await self.valuation.value(self.tree, [nodes[i] for i in fresh])
+                self.sampler.usage += Usage(scored_tokens=tokens)
+                for i, node in zip(fresh, valued, strict=True):
+                    nodes[i] = node
+        for node in nodes:
+            self.tree.add(node)
+        if nodes:
+            self._emit(Grown(self.question, tuple(nodes)))
+        return nodes
 
     async def _decided(self) -> bool:
         """Whether the user, or the state of the race, says that more search would change nothing."""
         job = self.job
-        if job.stop_when is not None and self._call(job.stop_when, self.tree):
+        if job.stop_when is not None and self._call(_name("stop_when", job.stop_when), job.stop_when, self.tree):
             return True
-        ends = self._ends() if job.early_stop is not None else []
-        if not ends or job.early_stop is None or job.selector.decided is None:
+        if job.early_stop is None or not self.ends or job.selector.decided is None:
             return False
-        if job.selector.needs_answers:
-            await self._complete(ends)
         remaining = getattr(job.strategy, "remaining", None)
-        candidates = [self._candidate(end) for end in ends]
-        return job.selector.decided(candidates, None if remaining is None else remaining(self.tree), job.early_stop)
-
-    # The answer.
-
-    def _ends(self) -> list[Node]:
-        """Where thinking ended, answers themselves left out."""
-        answers = {final.index for final in self.finals.values()}
-        return [node for node in self.tree if node.ended and node.index not in answers]
+        left = None if remaining is None else self._call(f"strategy {job.strategy!r}", remaining, self.tree)
+        return await self.answers.decided(self.ends, left)
 
     async def _finish_best(self) -> None:
         """Take the best path to the end of its thinking, if what is left of the budget (half is an answer's) does."""
@@ -280,61 +332,51 @@ class _Search:
         if want >= self.sampler.least_tokens:
             draw = self.sampler.draw(best, Until.THOUGHT, want)
             await self.sampler.sample([draw])
-            await self._grow([draw] if draw.part else [])
+            await self._grown([draw] if draw.part else [])
 
-    async def _choose(self, ends: list[Node]) -> tuple[list[Candidate], int]:
-        """Choose among the ends of paths and let the policy answer from the chosen thinking (paper, Eq. 7)."""
-        if self.job.selector.needs_answers:
-            await self._complete(ends)
-        candidates = [self._candidate(end) for end in ends]
-        chosen = self._call(self.job.selector.choose, candidates)
-        if not 0 <= chosen < len(candidates):
-            raise InvalidInputError(
-                f"selector {self.job.selector.name!r} chose {chosen} of {len(candidates)} candidates"
-            )
-        await self._complete([ends[chosen]])
-        candidates[chosen] = self._candidate(ends[chosen])
-        return candidates, chosen
+    # Pieces of the user's, and what they are told.
 
-    async def _complete(self, ends: Sequence[Node]) -> None:
-        """Take paths to the end of their response, closing the thinking part of those that did not."""
-        draws: list[Draw] = []
-        for end in ends:
-            if end.ending is Ending.END or end.index in self.finals:
-                continue
-            closing = self._closing(end)
-            want = min(self.shared.answer_tokens, self.room - end.length - len(closing))
-            if want < self.sampler.least_tokens:
-                continue
-            draw = self.sampler.draw(end, Until.END, want)
-            draw.force(closing, self.shared.segmenter)
-            draws.append(draw)
-        answering, self.sampler.answering = self.sampler.answering, True
-        await self.sampler.sample(draws)
-        self.sampler.answering = answering
-        for node in await self._grow([draw for draw in draws if draw.part]):
-            assert node.parent is not None
-            self.finals[node.parent] = node
+    def _call(self, what: str, function: Callable[..., T], *arguments: Any) -> T:
+        """Run a piece of the user's code, and name it if it raises; SystemExit, too: others share the loop."""
+        try:
+            return function(*arguments)
+        except TTSError:
+            raise
+        except BaseException as error:
+            kind = StrategyError if what.startswith("strategy") else InvalidInputError
+            raise kind(f"{what} raised {type(error).__name__}: {error}") from error
 
-    def _closing(self, end: Node) -> tuple[int, ...]:
-        if end.state.phase is not Phase.THINKING or self.shared.segmenter.thinking is None:
-            return ()
-        text = self.tree.decode(self.tree.token_ids(end)[-4:])
-        newline = () if text.endswith("\n") or not text else self.shared.generator.tokenizer.encode("\n")
-        return (*newline, self.shared.segmenter.thinking[1])
+    def _misused(self, what: str) -> StrategyError:
+        return StrategyError(f"strategy {self.job.strategy!r} {what}")
 
-    def _candidate(self, end: Node) -> Candidate:
-        final = self.finals.get(end.index, end)
-        logprobs = [p for node in self.tree.path(final) for p in node.logprobs]
-        answer = self.tree.split(final)[1] if final.ending is Ending.END or final is not end else None
-        return Candidate(
-            node=end.index,
-            score=end.value,
-            mean_logprob=math.fsum(logprobs) / len(logprobs) if logprobs else 0.0,
-            answer=answer,
-            vote=None if answer is None else self.shared.extract(answer),
-        )
+    def _emit(self, event: Event) -> None:
+        """Tell the user's handler. What it raises ends the question, once: it hears of nothing more."""
+        if self.job.on_event is None or self.broken is not None:
+            return
+        try:
+            self._call(_name("on_event", self.job.on_event), self.job.on_event, event)
+        except TTSError as error:
+            self.broken = error
+            if self.task is not None:  # from within an engine's callback, raising would reach the engine alone
+                self.task.cancel()
 
     def _report(self, tokens: int) -> None:
-        if self.job.on_progress:
-            self.job.on_progress(Progress(self.question, tokens, self.job.budget, len(self.tree)))
+        self._emit(Sampled(self.question, tokens, self.job.budget, len(self.tree)))
+
+
+def _prompt(question: Question, system: str | None) -> Question:
+    """What the model is asked: the question with the system message in front."""
+    if system is None:
+        return question
+    turns = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
+    return [{"role": "system", "content": system}, *turns]
+
+
+def _name(what: str, function: object) -> str:
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return f"{what}={name}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else text[:200] + "…"

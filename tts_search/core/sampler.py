@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from itertools import groupby
 
 from tts_search.core.budget import Budget, Usage
@@ -19,13 +20,19 @@ from tts_search.errors import GeneratorError, TTSError
 from tts_search.segmentation import Phase, Segmenter
 
 MARGIN = 1.25  # how much longer than usual a sample may get before the budget cuts it off
+SHARE = 8  # of what is available, the part that all samples together may take before the first of them has ended
+LEAST_GRANT = 16  # below this, a look at all samples costs more requests than it tells
+LOOK_TOKENS = 32  # the first grant where an early stop is looked for; later ones are a quarter of what was sampled
+LOOK_SHARE = 4
+GENERATOR_SECONDS = 3600.0
 
 
 class Sampler:
     """One question's way to the engine.
 
     `usage` is its account so far. `clipped` says that the budget cut a sample off, or did not pay for one. `on_tokens`,
-    if given, is called with the count of sampled tokens, those in flight included, as it grows.
+    if given, is called with the count of sampled tokens, those in flight included, as it grows. `seconds` limits an
+    engine's silence.
     """
 
     def __init__(
@@ -37,6 +44,7 @@ class Sampler:
         budget: Budget,
         seed: int,
         on_tokens: Callable[[int], None] | None,
+        seconds: float | None = GENERATOR_SECONDS,
     ) -> None:
         self.tree = tree
         self.generator = generator
@@ -50,6 +58,11 @@ class Sampler:
         head = generator.head_config
         # Read at the step token itself, a score costs an engine the token behind it.
         self.least_tokens = 2 if head is not None and head.readout == "step" else 1
+        tokenizer = generator.tokenizer
+        self._eos_ids = tokenizer.eos_ids
+        self._known_ids = getattr(tokenizer, "id_limit", len(tokenizer.pieces))
+        self._stops = {until: stop_ids(until, segmenter, tokenizer) for until in Until}
+        self._seconds = seconds
         self._live_tokens = 0
         self._seed = hashlib.blake2b(repr((seed, tree.prompt_ids)).encode(), digest_size=8).digest()
         self._draws: Counter[int] = Counter()
@@ -63,37 +76,68 @@ class Sampler:
         return Draw(node, number, until, want, node.state)
 
     async def sample(self, draws: Sequence[Draw]) -> None:
-        """Take every draw to its ending, as far as the budget goes.
+        """Take every draw to its ending, as far as the budget goes."""
+        pending = self.open(draws)
+        while pending and await self.turn(pending):
+            pending = self.open(pending)
 
-        Where it may not pay for all, as many go first as it should, and what they leave pays for the next: a few whole
-        samples are worth more than many that were cut off. The outcome depends on the samples alone, never on who was
-        first.
+    def open(self, draws: Sequence[Draw]) -> list[Draw]:
+        """Those of the draws that have not ended and may go on."""
+        return [draw for draw in draws if draw.ending is None and draw.left >= self.least_tokens]
+
+    async def turn(
+        self,
+        pending: Sequence[Draw],
+        *,
+        look: bool = False,
+        on_delta: Callable[[Sequence[int]], None] | None = None,
+    ) -> bool:
+        """Extend as many of the draws by one grant as the budget should; False where it pays for none.
+
+        All get what they want where that can be paid. Otherwise all begin with a small share, so that the budget costs
+        no time, and as long as none has ended the first goes on alone: a few whole samples are worth more than many
+        that were cut off. Once it is known how long samples get, as many go on as should come to their ends. With
+        `look`, grants are small steps that all take together, so that whoever asks can stop between them. The outcome
+        depends on the samples alone, never on who was first.
         """
-        pending = list(draws)
-        while pending:
-            turn = pending[: self._affordable(pending)]
-            grants = self.budget.reserve([draw.want - draw.sampled for draw in turn])
-            funded = [(d, grant) for d, grant in zip(turn, grants, strict=True) if grant >= self.least_tokens]
-            for grant in grants:
-                if grant < self.least_tokens:
-                    self.budget.settle(grant, 0)
-            if not funded:
-                self.clipped = True
-                return
-            together = groupby(funded, lambda pair: (pair[1], pair[0].prefix_key))
-            await _gather(self._spend([draw for draw, _ in group], grant) for (grant, _), group in together)
-            if any(draw.ending is Ending.END and draw.state.phase is Phase.PLAIN for draw in turn):
-                self.budget.release()  # a whole response without a thinking part: nothing is left to pay for
-            pending = [d for d in pending if d.ending is None and d.want - d.sampled >= self.least_tokens]
+        wants = self._wants(pending, look=look)
+        grants = self.budget.reserve(wants)
+        funded = [(d, grant) for d, grant in zip(pending, grants, strict=False) if grant >= self.least_tokens]
+        for grant in grants:
+            if grant < self.least_tokens:
+                self.budget.settle(grant, 0)
+        if not funded:
+            self.clipped = True
+            return False
+        together = groupby(funded, lambda pair: (pair[1], pair[0].prefix_key))
+        await _gather([self._spend([draw for draw, _ in group], grant, on_delta) for (grant, _), group in together])
+        if any(draw.ending is Ending.END and draw.state.phase is Phase.PLAIN for draw, _ in funded):
+            self.budget.release()  # a whole response without a thinking part: nothing is left to pay for
+        return True
 
-    def _affordable(self, pending: Sequence[Draw]) -> int:
-        """How many of the draws to sample at once, so that what is available should take them to their own ends."""
+    def _wants(self, pending: Sequence[Draw], *, look: bool) -> list[int]:
+        """What the first of the pending draws are to be granted at most; the others wait."""
+        wants = [draw.left for draw in pending]
+        if look:
+            step = max(LOOK_TOKENS, max(draw.sampled for draw in pending) // LOOK_SHARE)
+            wants = [min(want, max(step, self.least_tokens)) for want in wants]
         available = self.budget.available
-        wants = [draw.want - draw.sampled for draw in pending]
         if sum(wants) <= available:
-            return len(pending)
+            return wants
         usual = [self._ended_tokens[u] / self._ended[u] for u in {draw.until for draw in pending} if self._ended[u]]
-        return max(1, int(available / (MARGIN * max(usual) if usual else max(wants))))
+        if not usual:
+            share = available // (SHARE * len(pending))
+            if share >= LEAST_GRANT and len(pending) > 1 and not any(draw.sampled for draw in pending):
+                return [min(want, share) for want in wants]
+            return wants[: max(1, available // max(wants))]
+        length = MARGIN * max(usual)
+        needs, count = 0.0, 0
+        for draw in pending:  # one that is longer than usual already may get half as long again
+            needs += length - draw.sampled if draw.sampled < length else length / 2
+            if needs > available:
+                break
+            count += 1
+        return wants[: max(1, count)]
 
     def count_cancelled(self) -> None:
         """Account for tokens of requests that were cancelled, as far as the engine told of them.
@@ -103,52 +147,72 @@ class Sampler:
         lost = self._live_tokens - self.usage.sampled_tokens
         self.usage += Usage(sampled_tokens=max(0, lost))
 
-    async def _spend(self, draws: list[Draw], grant: int) -> None:
+    async def _spend(self, draws: list[Draw], grant: int, on_delta: Callable[[Sequence[int]], None] | None) -> None:
         """Sample up to `grant` tokens for each of some draws that share their prefix."""
         limits = {id(draw): draw.sampled + grant for draw in draws}
-        await self._request(draws, grant)
+        await self._request(draws, grant, on_delta)
         # A stop that turned out to end no step (the second token of a run) is gone past, each sample for itself.
-        await _gather(self._go_on(draw, limits[id(draw)]) for draw in draws)
+        further = [draw for draw in draws if self._goes_on(draw, limits[id(draw)])]
+        await _gather([self._go_on(draw, limits[id(draw)], on_delta) for draw in further])
         for draw in draws:
             self.budget.settle(grant, draw.sampled - (limits[id(draw)] - grant))
             if draw.ending is not None:
                 self._ended[draw.until] += 1
                 self._ended_tokens[draw.until] += draw.sampled
 
-    async def _go_on(self, draw: Draw, limit: int) -> None:
-        while draw.ending is None and draw.sampled + self.least_tokens <= limit:
-            await self._request([draw], limit - draw.sampled)
+    def _goes_on(self, draw: Draw, limit: int) -> bool:
+        return draw.ending is None and draw.sampled + self.least_tokens <= limit
 
-    async def _request(self, draws: list[Draw], max_tokens: int) -> None:
-        first = draws[0]
-        prefix = (*self.tree.prompt_ids, *self.tree.token_ids(first.node), *first.tokens)
-        request = Request(
-            prefix=prefix,
-            seeds=tuple(self._seed_of(draw) for draw in draws),
-            max_tokens=max_tokens,
-            stop_ids=stop_ids(first.until, self.segmenter, self.generator.tokenizer),
-            sampling=self.sampling,
-            tree=int.from_bytes(self._seed),
-            on_tokens=self._count_live if self.on_tokens else None,
-        )
-        try:
-            completions = await self.generator.generate(request)
-        except TTSError:
-            raise
-        except Exception as error:
-            name = self.generator.name
-            raise GeneratorError(f"generator {name!r} raised {type(error).__name__}: {error}") from error
-        check_completions(completions, request)
-        for draw, completion in zip(draws, completions, strict=True):
-            draw.absorb(completion, self.segmenter, self.generator.tokenizer.eos_ids)
-            self.usage += Usage(
-                sampled_tokens=completion.sampled_tokens,
-                answer_tokens=completion.sampled_tokens if self.answering else 0,
-                prompt_tokens=len(prefix),
-                cached_tokens=completion.cached_tokens,
-                requests=1,
+    async def _go_on(self, draw: Draw, limit: int, on_delta: Callable[[Sequence[int]], None] | None) -> None:
+        while self._goes_on(draw, limit):
+            await self._request([draw], limit - draw.sampled, on_delta)
+
+    async def _request(
+        self, draws: list[Draw], max_tokens: int, on_delta: Callable[[Sequence[int]], None] | None
+    ) -> None:
+        first, name = draws[0], self.generator.name
+        async with _named_errors(name, self._seconds) as clock:
+            request = Request(
+                prefix=self.tree.prefix(first.node, first.tokens),
+                seeds=tuple([self._seed_of(draw) for draw in draws]),
+                max_tokens=max_tokens,
+                stop_ids=self._stops[first.until],
+                sampling=self.sampling,
+                tree=int.from_bytes(self._seed),
+                on_tokens=self._listener(clock),
+                on_delta=None if on_delta is None else lambda _, ids: on_delta(ids),
             )
+            completions = await self.generator.generate(request)
+        check_completions(completions, request, self._known_ids)
+        sampled = cached = 0
+        for draw, completion in zip(draws, completions, strict=True):
+            draw.absorb(completion, self.segmenter, self._eos_ids)
+            sampled += completion.sampled_tokens
+            cached += completion.cached_tokens
+        self.usage += Usage(
+            sampled_tokens=sampled,
+            answer_tokens=sampled if self.answering else 0,
+            prompt_tokens=len(request.prefix) * len(draws),
+            cached_tokens=cached,
+            requests=len(draws),
+        )
         self._count_live(0)
+
+    def _listener(self, clock: asyncio.Timeout) -> Callable[[int], None]:
+        """Counts tokens as they come, and takes the engine for alive while it tells of any."""
+        loop, seconds = asyncio.get_running_loop(), self._seconds
+        heard = loop.time()
+
+        def on_tokens(count: int) -> None:
+            nonlocal heard
+            now = loop.time()
+            if seconds is not None and now - heard > seconds / 8 and not clock.expired():  # thousands come a second
+                heard = now
+                clock.reschedule(now + seconds)
+            if self.on_tokens is not None:
+                self._count_live(count)
+
+        return on_tokens
 
     def _count_live(self, tokens: int) -> None:
         self._live_tokens = max(self._live_tokens + tokens, self.usage.sampled_tokens)
@@ -161,8 +225,35 @@ class Sampler:
         return int.from_bytes(hashlib.blake2b(self._seed + place, digest_size=8).digest()) >> 1
 
 
-async def _gather(work: Iterable[Coroutine[object, object, None]]) -> None:
+@asynccontextmanager
+async def _named_errors(name: str, seconds: float | None) -> AsyncIterator[asyncio.Timeout]:
+    """Whatever an engine does but answer is an error that names it; so is silence for longer than `seconds`."""
+    clock = asyncio.timeout(seconds)
+    try:
+        async with clock:
+            yield clock
+    except TTSError:
+        raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise  # it is we who are cancelled
+        raise GeneratorError(f"generator {name!r} raised CancelledError: it gave a request up by itself") from error
+    except BaseException as error:  # SystemExit, too: it would end the loop that all questions share
+        if isinstance(error, TimeoutError) and clock.expired():
+            raise GeneratorError(
+                f"generator {name!r} told nothing for {seconds:g} seconds: mend it, or allow it more with "
+                "generator_seconds"
+            ) from error
+        raise GeneratorError(f"generator {name!r} raised {type(error).__name__}: {error}") from error
+
+
+async def _gather(work: Sequence[Coroutine[object, object, None]]) -> None:
     """All of it, or the first failure with everything else cancelled."""
+    if len(work) <= 1:  # most rounds are one request: a task for it would only cost
+        for coroutine in work:
+            await coroutine
+        return
     try:
         async with asyncio.TaskGroup() as tasks:
             for coroutine in work:

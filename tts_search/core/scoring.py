@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import math
+import operator
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from tts_search.core.protocols import Scorer, Scores
-from tts_search.core.tree import Trajectory
+from tts_search.core.tree import Node, Trajectory, Tree
 from tts_search.errors import InvalidInputError, ScorerError, TTSError
 
 SCORER_SECONDS = 600.0
+
+Score = Callable[[Sequence[Trajectory]], Sequence[Sequence[float]]]
 
 
 class Scoring:
@@ -36,46 +40,104 @@ class Scoring:
     def __init__(self, scorer: Scorer, seconds: float | None = SCORER_SECONDS) -> None:
         self.scorer = scorer
         self.seconds = seconds
-        concurrency: object = getattr(scorer, "concurrency", 1)
-        if not isinstance(concurrency, int) or concurrency < 1:
+        asked: object = getattr(scorer, "concurrency", 1)
+        try:
+            concurrency = operator.index(asked)  # pyright: ignore[reportArgumentType]
+        except TypeError:
+            concurrency = 0
+        if concurrency < 1:
             raise InvalidInputError(
-                f"scorer {type(scorer).__name__} has concurrency={concurrency!r}: it is a whole number of at least 1"
+                f"scorer {type(scorer).__name__} has concurrency={asked!r}: it is a whole number of at least 1"
             )
+        self._inline: bool = getattr(scorer, "inline", False)
+        self.only_new = hasattr(scorer, "score_new")
+        self._method: Score = getattr(scorer, "score_new", scorer.score)
         self._turns = asyncio.Semaphore(concurrency)
 
     async def score(self, trajectories: Sequence[Trajectory]) -> tuple[list[tuple[float, ...]], int]:
         """Step scores of each trajectory, and how many tokens the scorer ran through a model of its own.
+
+        The scores are those of the steps behind `known_scores` where the scorer can go on from them (`only_new`), else
+        one for every step.
 
         Raises:
             ScorerError: the scorer raised, hung, or returned too few or too many scores, NaN, or values outside [0, 1].
         """
         name = type(self.scorer).__name__
         try:
-            inline = getattr(self.scorer, "inline", False)
-            scores = self.scorer.score(trajectories) if inline else await self._in_turn(trajectories)
-            checked = [tuple(float(score) for score in steps) for steps in scores]
+            scores = self._method(trajectories) if self._inline else await self._in_turn(trajectories)
+            checked = [tuple([float(score) for score in steps]) for steps in scores]
         except TTSError:
             raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # it is we who are cancelled
+            raise ScorerError(f"scorer {name} raised CancelledError") from error
         except TimeoutError as error:
             raise ScorerError(
-                f"scorer {name} did not answer within {self.seconds:g} seconds: mend it, or allow it more with "
+                f"scorer {name} did not answer within {self.seconds or 0:g} seconds: mend it, or allow it more with "
                 "scorer_seconds"
             ) from error
-        except Exception as error:
+        except BaseException as error:  # SystemExit, too: it would end the loop that all questions share
             raise ScorerError(f"scorer {name} raised {type(error).__name__}: {error}") from error
-        _check(name, checked, trajectories)
+        due = [len(t.new_step_ends) if self.only_new else t.step_count for t in trajectories]
+        _check(name, checked, due)
         return checked, scores.tokens if isinstance(scores, Scores) else 0
 
     async def _in_turn(self, trajectories: Sequence[Trajectory]) -> Sequence[Sequence[float]]:
         await self._turns.acquire()
-        return await _Call(self.scorer, trajectories, self._turns).begin(self.seconds)
+        return await _Call(self._method, trajectories, self._turns).begin(self.seconds)
+
+
+class Valuation:
+    """From a scorer's step scores to what a path is worth, going on from its parent's: a step more costs a step."""
+
+    def __init__(self, scoring: Scoring, aggregate: Callable[[Sequence[float]], float]) -> None:
+        self._scoring = scoring
+        self._aggregate = aggregate
+
+    async def value(self, tree: Tree, nodes: Sequence[Node]) -> tuple[list[Node], int]:
+        """The nodes with scores and values, and how many tokens the scorer ran through a model of its own.
+
+        Raises:
+            ScorerError: see `Scoring.score`.
+            InvalidInputError: the aggregation raised, or returned no number.
+        """
+        scores, tokens = await self._scoring.score([tree.trajectory(node) for node in nodes])
+        return [self._valued(node, steps) for node, steps in zip(nodes, scores, strict=True)], tokens
+
+    def _valued(self, node: Node, scores: tuple[float, ...]) -> Node:
+        assert node.up is not None
+        rescored = False
+        if not self._scoring.only_new:
+            known = node.up.step_scores
+            rescored = scores[: len(known)] != known
+            scores = scores if rescored else scores[len(known) :]
+        carry = None if rescored else node.up.carry
+        extend = getattr(self._aggregate, "extend", None)
+        try:
+            if extend is not None:
+                carry = extend(carry, scores)
+                value = self._aggregate.value(carry)  # pyright: ignore[reportFunctionMemberAccess]
+            else:
+                value = self._aggregate(scores if rescored else (*node.up.step_scores, *scores))
+            value = float(value)
+        except BaseException as error:
+            raise InvalidInputError(f"{self._name()} raised {type(error).__name__}: {error}") from error
+        if not math.isfinite(value):
+            raise InvalidInputError(f"{self._name()} returned {value} for {node.step_count} steps: a number is due")
+        return replace(node, new_step_scores=scores, rescored=rescored, value=value, carry=carry)
+
+    def _name(self) -> str:
+        return f"aggregation={getattr(self._aggregate, '__name__', type(self._aggregate).__qualname__)}"
 
 
 class _Call:
     """One call under way. Its turn is over when it ends or its time is up, whether or not anyone still waits for it."""
 
-    def __init__(self, scorer: Scorer, trajectories: Sequence[Trajectory], turns: asyncio.Semaphore) -> None:
-        self._scorer = scorer
+    def __init__(self, score: Score, trajectories: Sequence[Trajectory], turns: asyncio.Semaphore) -> None:
+        self._score = score
         self._trajectories = trajectories
         self._turns = turns
         self._loop = asyncio.get_running_loop()
@@ -92,7 +154,7 @@ class _Call:
 
     def _run(self) -> None:
         try:
-            outcome: Sequence[Sequence[float]] | Exception = self._scorer.score(self._trajectories)
+            outcome: Sequence[Sequence[float]] | Exception = self._score(self._trajectories)
         except Exception as error:
             outcome = error
         except BaseException as error:  # SystemExit in a thread would vanish without a word
@@ -115,14 +177,14 @@ class _Call:
             self._answer.set_result(outcome)
 
 
-def _check(name: str, scores: Sequence[Sequence[float]], trajectories: Sequence[Trajectory]) -> None:
-    if len(scores) != len(trajectories):
-        raise ScorerError(f"scorer {name} returned {len(scores)} lists of scores for {len(trajectories)} trajectories")
-    for steps, trajectory in zip(scores, trajectories, strict=True):
-        if len(steps) != len(trajectory.step_ends):
-            raise ScorerError(f"scorer {name} returned {len(steps)} scores for {len(trajectory.step_ends)} steps")
+def _check(name: str, scores: Sequence[Sequence[float]], due: Sequence[int]) -> None:
+    if len(scores) != len(due):
+        raise ScorerError(f"scorer {name} returned {len(scores)} lists of scores for {len(due)} trajectories")
+    for steps, count in zip(scores, due, strict=True):
+        if len(steps) != count:
+            raise ScorerError(f"scorer {name} returned {len(steps)} scores for {count} steps")
         for number, score in enumerate(steps, start=1):
-            if not (math.isfinite(score) and 0.0 <= score <= 1.0):
+            if not 0.0 <= score <= 1.0:  # nor is NaN
                 raise ScorerError(
                     f"scorer {name} returned {score} for step {number} of {len(steps)}: scores are numbers in [0, 1]"
                 )

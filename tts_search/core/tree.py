@@ -1,15 +1,25 @@
-"""The search tree: a flat list of nodes with integer parents, each holding the token ids it adds.
+"""The search tree: a flat list of nodes, each holding the tokens it adds and a link to the node it continues.
 
-The tree is append-only. It knows what was sampled and what it scored; it knows no engine, no budget and no strategy.
+The tree is append-only, and one more step costs what the step costs, not what its path costs: what belongs to a whole
+path (its ids, its text, its scores) is joined when it is asked for. The tree knows what was sampled and what it scored;
+it knows no engine, no budget and no strategy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import random
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from functools import cached_property
+from itertools import chain
+from typing import Any, overload
 
+from tts_search.core.recorded import record
 from tts_search.segmentation import Phase, Segmenter, State
+
+NAN = float("nan")
 
 
 class Ending(StrEnum):
@@ -26,29 +36,80 @@ class Ending(StrEnum):
 class Node:
     """One expansion: the tokens that it adds to its parent's text, and what the whole path up to here is worth.
 
-    `step_ends` count tokens from the start of the response, and cover the whole path, like `step_scores` (values in
-    [0, 1]) and `value` (their aggregation; 0 without steps). `forced_tokens` leading tokens were put there (a closing
-    tag), not sampled.
+    `ids`, `logprobs` and `token_scores` are columns of its own tokens. `new_step_ends` are the steps that end in it,
+    counted in tokens from the start of the response; `step_count` counts the steps of the whole path, `new_step_scores`
+    are values in [0, 1] of the new ones, or of all the path's where the scorer judged earlier ones anew (`rescored`).
+    `value` is the aggregation over the path's scores (0 without steps). `forced_tokens` leading tokens were put there
+    (a closing tag), not sampled.
     """
 
     index: int
-    parent: int | None
+    up: Node | None = field(repr=False)
     depth: int
     length: int  # tokens of the path, from the start of the response
-    token_ids: tuple[int, ...]
+    ids: array[int]
     ending: Ending
     state: State
-    step_ends: tuple[int, ...] = ()
-    step_scores: tuple[float, ...] = ()
+    new_step_ends: tuple[int, ...] = ()
+    new_step_scores: tuple[float, ...] = ()
+    rescored: bool = False
+    step_count: int = 0
     value: float = 0.0
-    logprobs: tuple[float, ...] = ()
-    token_scores: tuple[float, ...] | None = None
+    carry: Any = field(default=None, repr=False)  # what the aggregation goes on from
+    logprobs: array[float] = field(default_factory=lambda: array("d"), repr=False)
+    token_scores: array[float] | None = field(default=None, repr=False)
     forced_tokens: int = 0
+    logprob_sum: float = 0.0  # of the path
+    logprob_count: int = 0
+
+    @property
+    def parent(self) -> int | None:
+        """The index of the node that this one continues, None for the root."""
+        return None if self.up is None else self.up.index
 
     @property
     def ended(self) -> bool:
         """Whether the search below this node is over: its thinking part, or its whole response, is complete."""
         return self.ending in (Ending.THOUGHT, Ending.END)
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """The tokens that it adds."""
+        return tuple(self.ids)
+
+    @property
+    def step_ends(self) -> tuple[int, ...]:
+        """Where each step of the path ends, in tokens from the start of the response."""
+        return tuple(chain.from_iterable([node.new_step_ends for node in self.path()]))
+
+    @property
+    def step_scores(self) -> tuple[float, ...]:
+        """The score of each step of the path, as far as it was scored."""
+        parts, node = list[tuple[float, ...]](), self
+        while node is not None:
+            parts.append(node.new_step_scores)
+            node = None if node.rescored else node.up
+        return tuple(chain.from_iterable(reversed(parts)))
+
+    @property
+    def last_score(self) -> float | None:
+        """The score of the path's last step, None where none was scored."""
+        node: Node | None = self
+        while node is not None:
+            if node.new_step_scores:
+                return node.new_step_scores[-1]
+            node = node.up
+        return None
+
+    def path(self) -> list[Node]:
+        """From the root to this node, both included."""
+        path: list[Node] = [self]
+        node = self.up
+        while node is not None:
+            path.append(node)
+            node = node.up
+        path.reverse()
+        return path
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +124,7 @@ class Trajectory:
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
     step_ends: tuple[int, ...]
-    token_scores: tuple[float, ...] | None
+    token_scores: Sequence[float] | None
     known_scores: tuple[float, ...]
     decode: Callable[[Sequence[int]], str] = field(repr=False, compare=False)
 
@@ -78,31 +139,165 @@ class Trajectory:
         starts = (0, *self.step_ends)
         return [self.decode(self.token_ids[a:b]) for a, b in zip(starts, self.step_ends, strict=False)]
 
+    @property
+    def step_count(self) -> int:
+        """How many steps are finished."""
+        return len(self.step_ends)
+
+    @property
+    def new_step_ends(self) -> tuple[int, ...]:
+        """The ends of the steps behind the known ones."""
+        return self.step_ends[len(self.known_scores) :]
+
+    @property
+    def new_step_logits(self) -> list[float] | None:
+        """The SPRM logit of every step behind the known ones, None without a head."""
+        scores = self.token_scores
+        return None if scores is None else [scores[end - 1] for end in self.new_step_ends]
+
+
+class PathTrajectory(Trajectory):
+    """A path of a tree, joined when it is asked for: a scorer that reads only what is new pays only for that."""
+
+    __slots__ = ("_ids", "_node", "_tree")
+
+    def __init__(self, tree: Tree, node: Node) -> None:
+        for name, value in (("_tree", tree), ("_node", node), ("_ids", None)):
+            object.__setattr__(self, name, value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PathTrajectory) and other._tree is self._tree and other._node is self._node
+
+    def __hash__(self) -> int:
+        return hash((id(self._tree), self._node.index))
+
+    def __repr__(self) -> str:
+        return f"PathTrajectory({self._tree.question!r}, node {self._node.index}, {self._node.length} tokens)"
+
+    @property
+    def question(self) -> str | tuple[Mapping[str, str], ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._tree.question
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._tree.prompt_ids
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        if self._ids is None:
+            object.__setattr__(self, "_ids", self._tree.token_ids(self._node))
+        return self._ids  # pyright: ignore[reportReturnType]
+
+    @property
+    def step_ends(self) -> tuple[int, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._node.step_ends
+
+    @property
+    def token_scores(self) -> Sequence[float] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        path = self._node.path()
+        if all(node.token_scores is None for node in path):
+            return None
+        scores = array("d")
+        for node in path:  # forced tokens have no score of their own
+            scores.extend(array("d", [NAN]) * len(node.ids) if node.token_scores is None else node.token_scores)
+        return scores
+
+    @property
+    def known_scores(self) -> tuple[float, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._node.up.step_scores if self._node.up else ()
+
+    @property
+    def decode(self) -> Callable[[Sequence[int]], str]:  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride]
+        return self._tree.decode
+
+    @property
+    def step_count(self) -> int:
+        return self._node.step_count
+
+    @property
+    def new_step_ends(self) -> tuple[int, ...]:
+        return self._node.new_step_ends
+
+    @property
+    def new_step_logits(self) -> list[float] | None:
+        node = self._node
+        if node.token_scores is None:
+            return None
+        before = node.length - len(node.ids) + 1
+        return [node.token_scores[end - before] for end in node.new_step_ends]
+
+
+class Prefix(Sequence[int]):
+    """Prompt, path and what a sample has so far, as one sequence of token ids: joined when it is first read.
+
+    As good as a tuple of its ids: equal to one, and hashed like one.
+    """
+
+    __slots__ = ("_joined", "_length", "_parts")
+
+    def __init__(self, parts: Callable[[], Iterable[int]], length: int) -> None:
+        self._parts = parts
+        self._length = length
+        self._joined: tuple[int, ...] | None = None
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._tokens())
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[int, ...]: ...
+    def __getitem__(self, index: int | slice) -> int | tuple[int, ...]:
+        return self._tokens()[index]
+
+    def __eq__(self, other: object) -> bool:
+        return self._tokens() == (other._tokens() if isinstance(other, Prefix) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._tokens())
+
+    def __repr__(self) -> str:
+        return repr(self._tokens())
+
+    def _tokens(self) -> tuple[int, ...]:
+        if self._joined is None:
+            self._joined = tuple(self._parts())
+        return self._joined
+
 
 class Tree:
     """All that was sampled for one question.
 
     `question` is the text or the messages, `prompt_ids` their token ids in front of every path. `visits` are a tree
-    search's counts by node index, kept for whoever looks at the tree.
+    search's counts by node index, kept for whoever looks at the tree. `seed` seeds `rng`, the source of chance for
+    algorithms that need one.
     """
 
     def __init__(
         self,
-        question: str | Sequence[Mapping[str, str]],
+        question: str | Sequence[Mapping[str, Any]],
         prompt_ids: Sequence[int],
         segmenter: Segmenter,
         decode: Callable[[Sequence[int]], str],
+        seed: int = 0,
     ) -> None:
         self.question = question if isinstance(question, str) else tuple(question)
         self.prompt_ids = tuple(prompt_ids)
         self.segmenter = segmenter
         self.decode = decode
+        self.seed = seed
         self.visits: dict[int, int] = {}
-        self._children: list[list[int]] = [[]]
-        root = Node(
-            index=0, parent=None, depth=0, length=0, token_ids=(), ending=Ending.ROOT, state=segmenter.start(prompt_ids)
-        )
+        self._children: list[list[int] | None] = [None]
+        root = Node(0, None, 0, 0, array("i"), Ending.ROOT, segmenter.start(prompt_ids))
         self.nodes: list[Node] = [root]
+
+    @cached_property
+    def rng(self) -> random.Random:
+        """Seeded chance: equal seeds and questions give equal draws."""
+        return random.Random(repr((self.seed, self.prompt_ids)))
 
     @property
     def root(self) -> Node:
@@ -117,18 +312,15 @@ class Tree:
 
     def children(self, node: Node) -> list[Node]:
         """The nodes that continue `node`, oldest first."""
-        return [self.nodes[i] for i in self._children[node.index]]
+        return [self.nodes[i] for i in self._children[node.index] or ()]
 
     def parent(self, node: Node) -> Node | None:
         """The node that `node` continues, None for the root."""
-        return None if node.parent is None else self.nodes[node.parent]
+        return node.up
 
     def path(self, node: Node) -> list[Node]:
         """From the root to `node`, both included."""
-        path = [node]
-        while path[-1].parent is not None:
-            path.append(self.nodes[path[-1].parent])
-        return path[::-1]
+        return node.path()
 
     def answered(self, node: Node) -> Node:
         """The end of the answer that an ended thinking part goes on into; `node` itself where there is none."""
@@ -140,38 +332,35 @@ class Tree:
 
     def token_ids(self, node: Node) -> tuple[int, ...]:
         """Token ids of the response from its start up to and including `node`."""
-        return tuple(token for step in self.path(node) for token in step.token_ids)
+        return tuple(self._joined(node))
+
+    def prefix(self, node: Node, more: Sequence[int] = ()) -> Prefix:
+        """The prompt, the response up to `node`, and `more` behind it."""
+        length = len(self.prompt_ids) + node.length + len(more)
+        return Prefix(lambda: chain(self.prompt_ids, self._joined(node), more), length)
 
     def add(self, node: Node) -> Node:
         """Append a node made for this tree: its index must be `len(tree)`, its parent in the tree."""
-        if node.index != len(self.nodes) or node.parent is None or not 0 <= node.parent < node.index:
+        if node.index != len(self.nodes) or node.up is None or not self.holds(node.up):
             raise ValueError(
                 f"node {node.index} with parent {node.parent} does not fit a tree of {len(self.nodes)} nodes"
             )
         self.nodes.append(node)
-        self._children.append([])
-        self._children[node.parent].append(node.index)
+        self._children.append(None)
+        below = self._children[node.up.index]
+        if below is None:
+            self._children[node.up.index] = [node.index]
+        else:
+            below.append(node.index)
         return node
+
+    def holds(self, node: object) -> bool:
+        """Whether it is a node of this very tree."""
+        return isinstance(node, Node) and node.index < len(self.nodes) and self.nodes[node.index] is node
 
     def trajectory(self, node: Node) -> Trajectory:
         """The path to `node` as a scorer sees it."""
-        path = self.path(node)
-        scores: tuple[float, ...] | None = None
-        if any(step.token_scores is not None for step in path):
-            nan = float("nan")
-            scores = tuple(
-                s for step in path for s in (step.token_scores or (nan,) * len(step.token_ids))
-            )  # forced tokens have no score of their own
-        parent = self.parent(node)
-        return Trajectory(
-            question=self.question,
-            prompt_ids=self.prompt_ids,
-            token_ids=self.token_ids(node),
-            step_ends=node.step_ends,
-            token_scores=scores,
-            known_scores=parent.step_scores if parent else (),
-            decode=self.decode,
-        )
+        return PathTrajectory(self, node)
 
     def split(self, node: Node) -> tuple[str, str]:
         """The response up to `node` as (thinking, answer).
@@ -179,14 +368,61 @@ class Tree:
         The thinking tags themselves are in neither. The answer of a model that does not think is its whole response,
         and so is its thinking: that is what was segmented and scored.
         """
+        path = node.path()
+        opened, closed = self._turning_points(path)
         tokens = self.token_ids(node)
-        state = self.root.state
-        start = 0
-        for position, token in enumerate(tokens):
-            before, state = state.phase, self.segmenter.advance(state, token)
-            if before is Phase.BEFORE and state.phase is Phase.THINKING:
-                start = position + 1
-            if state.phase is Phase.ANSWER:
-                return self.decode(tokens[start:position]), self.decode(tokens[position + 1 :]).strip()
-        text = self.decode(tokens[start:])
-        return (text, "") if state.phase is Phase.THINKING else (text, text.strip())
+        if closed is not None:
+            return self.decode(tokens[opened : closed - 1]), self.decode(tokens[closed:]).strip()
+        text = self.decode(tokens[opened:])
+        return (text, "") if node.state.phase is Phase.THINKING else (text, text.strip())
+
+    def _turning_points(self, path: Sequence[Node]) -> tuple[int, int | None]:
+        """How many tokens of a path come before its thinking, and how many up to the end of it (None: not closed).
+
+        Only nodes in which the phase changes are read token by token.
+        """
+        opened, closed = 0, None
+        state = path[0].state
+        for node in path[1:]:
+            if state.phase is not node.state.phase and state.phase in (Phase.BEFORE, Phase.THINKING):
+                begin = node.length - len(node.ids)
+                for position, token in enumerate(node.ids, start=begin + 1):
+                    before, state = state.phase, self.segmenter.advance(state, token)
+                    if before is Phase.BEFORE and state.phase is Phase.THINKING:
+                        opened = position
+                    if before is Phase.THINKING and state.phase is Phase.ANSWER:
+                        return opened, position
+            state = node.state
+        return opened, closed
+
+    def _joined(self, node: Node) -> array[int]:
+        ids = array("i")
+        for part in node.path():
+            ids.extend(part.ids)
+        return ids
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the tokenizer: of the vocabulary only what occurs, and nodes by their parents' numbers."""
+        occurring = set(self.prompt_ids).union(*(node.ids for node in self.nodes))
+        vocabulary, rule = record(self.segmenter, occurring, self.decode)
+        names = [field.name for field in fields(Node) if field.name != "up"]
+        return {
+            "question": self.question,
+            "prompt_ids": self.prompt_ids,
+            "vocabulary": vocabulary,
+            "rule": rule,
+            "seed": self.seed,
+            "visits": self.visits,
+            "nodes": [(node.parent, {name: getattr(node, name) for name in names}) for node in self.nodes],
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vocabulary = state["vocabulary"]
+        segmenter = Segmenter(vocabulary, state["rule"])
+        Tree.__init__(self, state["question"], state["prompt_ids"], segmenter, vocabulary.decode, state["seed"])
+        self.visits = state["visits"]
+        for parent, values in state["nodes"]:
+            if parent is None:
+                self.nodes[0] = Node(up=None, **values)
+            else:
+                self.add(Node(up=self.nodes[parent], **values))

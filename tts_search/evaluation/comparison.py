@@ -110,6 +110,7 @@ def compare(
     labels: Sequence[str] | None = None,
     budgets: Sequence[int | None] = (None,),
     selector: SelectorLike | None = None,
+    repeat: bool = True,
     repeats: int = 1,
     seed: int = 0,
     grader: Grader | str | None = None,
@@ -125,6 +126,8 @@ def compare(
         labels: what to call the strategies; by default their names, or how they would be typed.
         budgets: caps on sampled tokens a question; None for none.
         selector: how paths are chosen; as in `search`.
+        repeat: under a budget, do strategies of a fixed size again until it is spent, so that all spend as much; False
+            does each once.
         repeats: searches of each question under each setting, with seeds `seed`, `seed + 1`, ...; their mean counts.
         seed: of the first repeat.
         grader: a function or a name; the data set's own by default.
@@ -139,7 +142,12 @@ def compare(
     if len(names) != len(strategies):
         raise InvalidInputError(f"{len(strategies)} strategies need as many labels, got {len(names)}")
     settings = [
-        Setting(label=name, strategy=resolve_strategy(strategy, budget=budget), budget=budget, selector=selector)
+        Setting(
+            label=name,
+            strategy=resolve_strategy(strategy, repeat=repeat and budget is not None),
+            budget=budget,
+            selector=selector,
+        )
         for name, strategy in zip(names, strategies, strict=True)
         for budget in budgets
     ]

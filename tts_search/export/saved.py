@@ -6,18 +6,20 @@ which they were cut into steps; from these the tree decodes and splits its text 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from array import array
 from dataclasses import MISSING, fields, is_dataclass, replace
-from typing import Any, Literal, get_type_hints, overload
+from typing import Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, create_model
 
 from tts_search import errors
+from tts_search.core.recorded import RecordedTokens, record
 from tts_search.core.result import SearchResult
-from tts_search.core.tree import Node, Tree
+from tts_search.core.tree import Ending, Node, Tree
 from tts_search.errors import InvalidInputError, TTSError
 from tts_search.export.rows import Source
-from tts_search.segmentation import Segmenter, StepRule, TokenIds, rule_from_json, rule_to_json
+from tts_search.segmentation import Segmenter, State, rule_from_json, rule_to_json
 
 FORMAT, VERSION = "tts-search", 1
 MAX_TOKEN_ID = 1 << 24  # far above any vocabulary, and few enough to walk through
@@ -40,13 +42,32 @@ class _Tokens(BaseModel):
     step_rule: dict[str, JsonValue]
 
 
+class _Node(BaseModel):
+    """A node as a file shows it: what belongs to its path is written out, so that each can be read by itself."""
+
+    model_config = _CONFIG
+    index: int
+    parent: int | None
+    depth: int
+    length: int
+    token_ids: list[int]
+    ending: Ending
+    state: State
+    step_ends: list[int] = []
+    step_scores: list[float] = []
+    value: float = 0.0
+    logprobs: list[float] = []
+    token_scores: list[float] | None = None
+    forced_tokens: int = 0
+
+
 class _Tree(BaseModel):
     model_config = _CONFIG
     question: _Question
     prompt_ids: list[int]
     prompt: str  # for human readers, like `texts`: derived from the ids, and not read back
     tokens: _Tokens
-    nodes: list[Node]
+    nodes: list[_Node]
     visits: dict[int, int] = {}
     texts: list[str]
 
@@ -85,50 +106,6 @@ class _File(BaseModel):
     result: _Result | None = None  # pyright: ignore[reportInvalidTypeForm] # a class made at run time
     error: _Error | None = None
     tree: _Tree | None = None
-
-
-class RecordedTokens:
-    """The vocabulary of one search: decodes the tokens that occurred in it, and can encode nothing.
-
-    Implements `segmentation.Vocabulary`. `texts` are the bytes of each token; an id that did not occur has none.
-    """
-
-    def __init__(self, texts: Mapping[int, bytes], *, silent: frozenset[int], thinking: tuple[int, int] | None) -> None:
-        self.silent = silent
-        self.thinking = thinking
-        self.pieces: Sequence[bytes] = _Sparse(texts)
-
-    def encode(self, text: str) -> tuple[int, ...]:
-        """Nothing: of the tokenizer only the tokens that occurred are known."""
-        del text
-        return ()
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of token ids; a character cut in the middle shows as U+FFFD."""
-        data = b"".join(self.pieces[i] for i in ids if i not in self.silent)
-        return data.decode("utf-8", "replace")
-
-
-class _Sparse(Sequence[bytes]):
-    """A list of which few places are filled; the others hold no bytes."""
-
-    def __init__(self, filled: Mapping[int, bytes]) -> None:
-        self._filled = filled
-        self._length = max(filled, default=-1) + 1
-
-    def __len__(self) -> int:
-        return self._length
-
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[bytes]: ...
-    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(self._length))]
-        if not 0 <= index < self._length:
-            raise IndexError(index)
-        return self._filled.get(index, b"")
 
 
 def to_json(source: Source, *, indent: int | None = None) -> str:
@@ -209,29 +186,21 @@ def _pack_tree(tree: Tree) -> _Tree:
         prompt_ids=list(tree.prompt_ids),
         prompt=recorded.decode(tree.prompt_ids),
         tokens=tokens,
-        nodes=tree.nodes,
+        nodes=[_pack_node(node) for node in tree],
         visits=tree.visits,
         texts=texts,
     )
 
 
 def _pack_tokens(tree: Tree) -> tuple[_Tokens, RecordedTokens]:
-    segmenter = tree.segmenter
-    occurring = set(tree.prompt_ids).union(*(node.token_ids for node in tree))
-    rule: StepRule = segmenter.rule  # on text it stands for itself; on tokens, for the ids that it matched
-    if not segmenter.text_mode:
-        ids = segmenter.step_ids & occurring or {min(segmenter.step_ids)}  # a rule needs one id at least
-        rule = TokenIds(frozenset(ids))
-        occurring |= ids
-    texts = {token: segmenter.piece(token) for token in sorted(occurring)}
-    silent = sorted(token for token in texts if texts[token] and not tree.decode((token,)))
+    recorded, rule = record(tree.segmenter, set(tree.prompt_ids).union(*(node.ids for node in tree)), tree.decode)
     packed = _Tokens(
-        text={token: _pack_bytes(data) for token, data in texts.items()},
-        silent=silent,
-        thinking=segmenter.thinking,
+        text={token: _pack_bytes(data) for token, data in recorded.texts.items()},
+        silent=sorted(recorded.silent),
+        thinking=recorded.thinking,
         step_rule=rule_to_json(rule),
     )
-    return packed, RecordedTokens(texts, silent=frozenset(silent), thinking=segmenter.thinking)
+    return packed, recorded
 
 
 def _unpack_tree(packed: _Tree) -> Tree:
@@ -246,19 +215,67 @@ def _unpack_tree(packed: _Tree) -> Tree:
         root, *others = packed.nodes
         if root.index != 0 or root.parent is not None:
             raise ValueError("its first node is not a root")
-        tree.nodes[0] = root
+        tree.nodes[0] = _unpack_node(root, None)
         tree.visits.update(packed.visits)
         for node in others:
-            tree.add(node)
-            parent = tree.nodes[node.parent or 0]
+            if node.parent is None or not 0 <= node.parent < node.index:
+                raise ValueError(f"node {node.index} with parent {node.parent} does not fit the tree")
+            parent = tree.nodes[node.parent]
+            tree.add(_unpack_node(node, parent))
             if node.depth != parent.depth + 1 or node.length != parent.length + len(node.token_ids):
                 raise ValueError(f"node {node.index} does not continue its parent {parent.index}")
-        missing = set(tree.prompt_ids).union(*(node.token_ids for node in tree)) - texts.keys()
+        missing = set(tree.prompt_ids).union(*(node.ids for node in tree)) - texts.keys()
         if missing:
             raise ValueError(f"token {min(missing)} has no text")
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, OverflowError) as error:
         raise InvalidInputError(f"the tree in this file is broken: {error}") from error
     return tree
+
+
+def _pack_node(node: Node) -> _Node:
+    return _Node.model_construct(
+        index=node.index,
+        parent=node.parent,
+        depth=node.depth,
+        length=node.length,
+        token_ids=node.ids.tolist(),
+        ending=node.ending,
+        state=node.state,
+        step_ends=list(node.step_ends),
+        step_scores=list(node.step_scores),
+        value=node.value,
+        logprobs=node.logprobs.tolist(),
+        token_scores=None if node.token_scores is None else node.token_scores.tolist(),
+        forced_tokens=node.forced_tokens,
+    )
+
+
+def _unpack_node(packed: _Node, up: Node | None) -> Node:
+    """What an aggregation would go on from is not in the file: a tree that was read is looked at, not grown."""
+    ends, scores = tuple(packed.step_ends), tuple(packed.step_scores)
+    ends_before, scores_before = (up.step_ends, up.step_scores) if up else ((), ())
+    if ends[: len(ends_before)] != ends_before:
+        raise ValueError(f"the steps of node {packed.index} do not continue its parent's")
+    rescored = scores[: len(scores_before)] != scores_before
+    return Node(
+        index=packed.index,
+        up=up,
+        depth=packed.depth,
+        length=packed.length,
+        ids=array("i", packed.token_ids),
+        ending=packed.ending,
+        state=packed.state,
+        new_step_ends=ends[len(ends_before) :],
+        new_step_scores=scores if rescored else scores[len(scores_before) :],
+        rescored=rescored,
+        step_count=len(ends),
+        value=packed.value,
+        logprobs=array("d", packed.logprobs),
+        token_scores=None if packed.token_scores is None else array("d", packed.token_scores),
+        forced_tokens=packed.forced_tokens,
+        logprob_sum=math.fsum(packed.logprobs) + (up.logprob_sum if up else 0.0),
+        logprob_count=len(packed.logprobs) + (up.logprob_count if up else 0),
+    )
 
 
 def _pack_bytes(data: bytes) -> str | list[int]:

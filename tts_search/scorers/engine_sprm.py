@@ -20,21 +20,27 @@ class EngineSPRM:
 
     def score(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
         """One value in [0, 1] per finished step."""
+        return [[*t.known_scores, *new] for t, new in zip(trajectories, self.score_new(trajectories), strict=True)]
+
+    def score_new(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
+        """One value in [0, 1] per step behind the known ones."""
         return [self._read(trajectory) for trajectory in trajectories]
 
     def _read(self, trajectory: Trajectory) -> list[float]:
-        logits = trajectory.token_scores
+        logits = trajectory.new_step_logits
         if logits is None:
             raise ScorerError(
                 "the generator returned no SPRM scores: give it a model folder with a head (sprm/ or score_module.pt), "
                 "pass another scorer, or choose selector='majority'"
             )
-        values = [probability(logits[end - 1]) for end in trajectory.step_ends]
-        for number, (value, end) in enumerate(zip(values, trajectory.step_ends, strict=True), start=1):
+        values = [probability(logit) for logit in logits]
+        for place, value in enumerate(values):
             if not math.isfinite(value):
+                known = trajectory.step_count - len(values)
                 raise ScorerError(
-                    f"the SPRM head gave {logits[end - 1]} for step {number} (token {end}): its weights or the "
-                    "policy's hidden states hold NaN; check the checkpoint, or run in a wider dtype"
+                    f"the SPRM head gave {logits[place]} for step {known + place + 1} (token "
+                    f"{trajectory.new_step_ends[place]}): its weights or the policy's hidden states hold NaN; check "
+                    "the checkpoint, or run in a wider dtype"
                 )
         return values
 

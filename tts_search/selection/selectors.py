@@ -11,7 +11,7 @@ from tts_search.errors import InvalidInputError
 
 def best(candidates: Sequence[Candidate]) -> int:
     """The highest trajectory score (paper, Eq. 7); the first of equals."""
-    return max(range(len(candidates)), key=lambda i: (candidates[i].score, -i))
+    return max(range(len(candidates)), key=lambda i: (_score(candidates[i]), -i))
 
 
 def majority(candidates: Sequence[Candidate]) -> int:
@@ -21,12 +21,17 @@ def majority(candidates: Sequence[Candidate]) -> int:
 
 def weighted_majority(candidates: Sequence[Candidate]) -> int:
     """The answer whose paths' scores add up highest."""
-    return _vote(candidates, [c.score for c in candidates])
+    return _vote(candidates, [_score(c) for c in candidates])
 
 
 def mean_logprob(candidates: Sequence[Candidate]) -> int:
     """The path of the highest mean log-probability."""
     return max(range(len(candidates)), key=lambda i: (candidates[i].mean_logprob, -i))
+
+
+def _score(candidate: Candidate) -> float:
+    """Where nothing scores steps, all paths are equal."""
+    return 0.0 if candidate.score is None else candidate.score
 
 
 def _vote(candidates: Sequence[Candidate], weights: Sequence[float]) -> int:
@@ -35,7 +40,7 @@ def _vote(candidates: Sequence[Candidate], weights: Sequence[float]) -> int:
         return best(candidates)
     most = max(votes.values())
     winners = [i for i, c in enumerate(candidates) if c.vote is not None and votes[c.vote] >= most]
-    return max(winners, key=lambda i: (candidates[i].score, -i))
+    return max(winners, key=lambda i: (_score(candidates[i]), -i))
 
 
 def _count(candidates: Sequence[Candidate], weights: Sequence[float]) -> dict[str, float]:
@@ -48,7 +53,7 @@ def _count(candidates: Sequence[Candidate], weights: Sequence[float]) -> dict[st
 
 def _best_decided(candidates: Sequence[Candidate], _: int | None, margin: float) -> bool:
     """No score exceeds 1, so nothing beats a leader at `1 - margin` by more than the margin."""
-    return candidates[best(candidates)].score >= 1.0 - margin
+    return _score(candidates[best(candidates)]) >= 1.0 - margin
 
 
 def _votes_decided(candidates: Sequence[Candidate], weights: Sequence[float], remaining: int | None) -> bool:
@@ -70,7 +75,7 @@ SELECTORS: dict[str, Selector] = {
         weighted_majority,
         needs_answers=True,
         needs_scores=True,
-        decided=lambda candidates, remaining, _: _votes_decided(candidates, [c.score for c in candidates], remaining),
+        decided=lambda candidates, remaining, _: _votes_decided(candidates, [_score(c) for c in candidates], remaining),
     ),
     "logprob": Selector("logprob", mean_logprob, needs_answers=True),
 }

@@ -50,8 +50,8 @@ class BestFirst(Typed):
             for i, children in zip(asked, grown, strict=True):
                 promises.pop(i)
                 siblings = tree.children(tree.nodes[i])
-                known = {node.token_ids for node in siblings[: len(siblings) - len(children)]}
-                fresh = {node.token_ids: node for node in children[::-1] if node.token_ids not in known}
+                known = {node.ids.tobytes() for node in siblings[: len(siblings) - len(children)]}
+                fresh = {node.ids.tobytes(): node for node in children[::-1] if node.ids.tobytes() not in known}
                 for node in (tree.nodes[i], *fresh.values()) if children else ():
                     if not node.ended:
                         promises[node.index] = self.promise(node, tree.children(node))
@@ -76,9 +76,9 @@ class BestFirst(Typed):
         child. A score is that of the last step, which, unlike a mean over the path, compares a long path with a short
         one; its square root, because early steps are judged too harshly to be given up for a low score.
         """
-        different = {child.token_ids: child for child in children}
-        seen = Counter(child.token_ids for child in children)
+        different = {child.ids.tobytes(): child for child in children}
+        seen = Counter(child.ids.tobytes() for child in children)
         once = sum(seen[ids] == 1 and not child.ended for ids, child in different.items())
-        scores = [n.step_scores[-1] if n.step_scores else 0.0 for n in (node, *different.values()) if n.depth]
+        scores = [n.last_score or 0.0 for n in (node, *different.values()) if n.depth]
         worth = sum(map(sqrt, scores)) / len(scores) if scores else 1.0
         return worth * (once + 0.5) / (len(children) + 0.5) * self.patience ** len(different)

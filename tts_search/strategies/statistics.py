@@ -45,7 +45,9 @@ class Statistics:
         """Enter new children and add their values to every node above them."""
         if not children:
             return
-        missing = children[-1].index + 1 - len(self.visits)  # nodes that are not the search's own count for nothing
+        missing = (
+            max(child.index for child in children) + 1 - len(self.visits)
+        )  # nodes that are not the search's own count for nothing
         self.visits += [0] * missing
         self.worth += [0.0] * missing
         self.room += [0] * missing

@@ -14,9 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from tts_search.core.events import OnProgress, as_events
+from tts_search.core.job import Job
 from tts_search.core.protocols import Completion, Generator, Question, Request, Sampling, Scorer, Selector, Strategy
 from tts_search.core.result import Candidate, SearchResult
-from tts_search.core.runner import Job, OnProgress, Runner
+from tts_search.core.runner import Runner
 from tts_search.core.scoring import Scoring
 from tts_search.core.tree import Trajectory, Tree
 from tts_search.errors import GeneratorError
@@ -114,16 +116,17 @@ class FakeGenerator:
 
     def _complete(self, request: Request, seed: int) -> Completion:
         greedy = request.sampling.temperature == 0
-        chance = _chance(request.prefix, seed)
+        prefix = tuple(request.prefix)
+        chance = _chance(prefix, seed)
         tokens: list[int] = []
-        thinking = self.thinks and CLOSE not in request.prefix
+        thinking = self.thinks and CLOSE not in prefix
         late = self.head_config is not None and self.head_config.readout == "step" and request.max_tokens > 1
         while len(tokens) < request.max_tokens - late and not (tokens and tokens[-1] in request.stop_ids):
             if self.script is not None:
-                tokens.append(self.script((*request.prefix, *tokens), seed))
+                tokens.append(self.script((*prefix, *tokens), seed))
                 continue
             if greedy:  # the text in front decides, however it was asked for
-                chance = _chance((*request.prefix, *tokens))
+                chance = _chance((*prefix, *tokens))
             draw = chance.random()
             if draw < self.step:
                 tokens.append(STEP)
@@ -134,7 +137,7 @@ class FakeGenerator:
                 tokens.append(END)
             else:
                 tokens.append(chance.choice(b"abcdefgh "))
-        places = [_chance((*request.prefix, *tokens[: i + 1])) if greedy else chance for i in range(len(tokens))]
+        places = [_chance((*prefix, *tokens[: i + 1])) if greedy else chance for i in range(len(tokens))]
         return Completion(
             token_ids=tuple(tokens),
             logprobs=tuple(-place.random() for place in places),
@@ -184,25 +187,22 @@ def run_search(
     on_progress: OnProgress | None = None,
 ) -> SearchResult:
     """One search in an event loop of its own, on a generator that scores its steps unless `scorer` does."""
-    runner = Runner(
-        generator=generator,
-        scoring=Scoring(scorer or EngineSPRM(), scorer_seconds),
+    runner = Runner(generator=generator, scoring=Scoring(scorer or EngineSPRM(), scorer_seconds))
+    job = Job(
+        strategy=strategy,
+        selector=resolve_selector(selector),
         segmenter=Segmenter(generator.tokenizer),
         aggregate=geometric_mean,
         extract=final_answer,
         sampling=generator.sampling,
         max_tokens=max_tokens,
         answer_tokens=answer_tokens,
-    )
-    job = Job(
-        strategy=strategy,
-        selector=resolve_selector(selector),
         budget=budget,
         seed=seed,
         seconds=seconds,
         early_stop=early_stop,
         stop_when=stop_when,
         halt=halt,
-        on_progress=on_progress,
+        on_event=None if on_progress is None else as_events(on_progress),
     )
     return asyncio.run(runner.run(question, job))

@@ -1,0 +1,188 @@
+"""From the ends of paths to the one answer: who is chosen, what closes a thought, and what of a budget that needs.
+
+Knows the selector and the sampler; what grows the tree is the runner's.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from tts_search.core.draw import Draw
+from tts_search.core.events import Answering, Chosen, Event
+from tts_search.core.job import Job
+from tts_search.core.protocols import Until
+from tts_search.core.result import Candidate
+from tts_search.core.sampler import Sampler
+from tts_search.core.text import TextStream
+from tts_search.core.tree import Ending, Node, Tree
+from tts_search.errors import InvalidInputError
+from tts_search.segmentation import Phase
+
+ANSWERS_KEPT = 2  # of what is kept for the answer, so many times its length stays when one is there
+
+
+class Answers:
+    """The answers of one question so far. Candidates are made once and kept.
+
+    `room` is how long prompt and response may get in the model's context, less the prompt; `scored` says whether
+    anything scores steps. `grow`, `call` and `emit` are the runner's: draws to nodes, code of the user's, events.
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        sampler: Sampler,
+        job: Job,
+        *,
+        room: int,
+        scored: bool,
+        grow: Callable[[Sequence[Draw]], Awaitable[list[Node]]],
+        call: Callable[..., Any],
+        emit: Callable[[Event], None],
+    ) -> None:
+        self._tree = tree
+        self._sampler = sampler
+        self._job = job
+        self._room = room
+        self._scored = scored
+        self._grow = grow
+        self._call = call
+        self._emit = emit
+        self._finals: dict[int, Node] = {}  # by end of thinking: the end of its answer
+        self._candidates: dict[int, Candidate] = {}
+        self._given_back_at = 0  # ends that were there when the answer's share was looked at
+
+    def final(self, end: Node) -> Node:
+        """The end of the answer that goes on from `end`; `end` itself where there is none."""
+        return self._finals.get(end.index, end)
+
+    async def choose(self, ends: Sequence[Node]) -> tuple[list[Candidate], int]:
+        """Choose among the ends of paths and let the policy answer from the chosen thinking (paper, Eq. 7)."""
+        selector = self._job.selector
+        if selector.needs_answers:
+            await self.complete(ends)
+        chosen = self._choice(ends)
+        end = ends[chosen]
+        thinking, _ = self._tree.split(end)
+        self._emit(Chosen(self._tree.question, end, thinking, end.value if self._scored else None))
+        if self.final(end) is end and end.ending is not Ending.END:
+            text = TextStream(self._tree.decode, lambda text: self._emit(Answering(self._tree.question, text)))
+            await self.complete([end], on_delta=text.feed)
+            text.close(self._tree.split(self.final(end))[1])
+        else:
+            self._emit(Answering(self._tree.question, self._tree.split(self.final(end))[1]))
+        return [self._candidate(one) for one in ends], chosen
+
+    def _choice(self, ends: Sequence[Node]) -> int:
+        selector = self._job.selector
+        candidates = [self._candidate(end) for end in ends]
+        chosen: object = self._call(f"selector {selector.name!r}", selector.choose, candidates)
+        try:
+            place = operator.index(chosen)  # pyright: ignore[reportArgumentType]
+        except TypeError:
+            place = -1
+        if not 0 <= place < len(candidates):
+            raise InvalidInputError(
+                f"selector {selector.name!r} chose {chosen!r} of {len(candidates)} candidates: the index of one is due"
+            )
+        return place
+
+    async def decided(self, ends: Sequence[Node], remaining: int | None) -> bool:
+        """Whether the selector says that what is still to come changes nothing."""
+        selector, margin = self._job.selector, self._job.early_stop
+        if selector.decided is None or margin is None:
+            return False
+        if selector.needs_answers:
+            await self.complete(ends)
+        candidates = [self._candidate(end) for end in ends]
+        return bool(self._call(f"selector {selector.name!r}", selector.decided, candidates, remaining, margin))
+
+    async def give_back(self, ends: Sequence[Node]) -> bool:
+        """Answer from the best so far, and give of what is kept for that all but twice its length back to the plan.
+
+        Where every candidate is answered, as much is kept as those still to come should need. Whether there was
+        anything to give.
+        """
+        budget = self._sampler.budget
+        if not budget.answer_reserve or len(ends) <= self._given_back_at:
+            return False
+        self._given_back_at = len(ends)
+        budget.release()
+        needs_all = self._job.selector.needs_answers
+        await self.complete(ends if needs_all else [ends[self._choice(ends)]])
+        usage = self._sampler.usage
+        lengths = [sum(1 for _ in node.logprobs) for node in self._finals.values()]
+        if not lengths:
+            return False
+        keep = ANSWERS_KEPT * max(lengths)
+        if needs_all:
+            thought = (usage.sampled_tokens - usage.answer_tokens) / len(ends)
+            share = keep / (keep + thought)
+            keep = max(keep, round(budget.available * share))
+        budget.keep(keep)
+        if budget.available < self._sampler.least_tokens:
+            return False
+        self._sampler.clipped = False
+        return True
+
+    async def complete(self, ends: Sequence[Node], on_delta: Callable[[Sequence[int]], None] | None = None) -> None:
+        """Take paths to the end of their response, closing the thinking part of those that did not."""
+        draws = [draw for end in ends if (draw := self._draw(end)) is not None]
+        if not draws:
+            return
+        answering, self._sampler.answering = self._sampler.answering, True
+        try:
+            pending = draws
+            while pending and await self._sampler.turn(pending, on_delta=on_delta):
+                pending = self._sampler.open(pending)
+        finally:
+            self._sampler.answering = answering
+        for node in await self._grow([draw for draw in draws if draw.part]):
+            assert node.up is not None
+            self._finals[node.up.index] = node
+            self._candidates.pop(node.up.index, None)
+
+    def _draw(self, end: Node) -> Draw | None:
+        if end.ending is Ending.END or end.index in self._finals:
+            return None
+        closing = self._closing(end)
+        want = min(self._job.answer_tokens, self._room - end.length - len(closing))
+        if want < self._sampler.least_tokens:
+            return None
+        draw = self._sampler.draw(end, Until.END, want)
+        draw.force(closing, self._sampler.segmenter)
+        return draw
+
+    def _closing(self, end: Node) -> tuple[int, ...]:
+        if end.state.phase is not Phase.THINKING or self._sampler.segmenter.thinking is None:
+            return ()
+        tail, node = list[int](), end
+        while node is not None and len(tail) < 4:
+            tail = [*node.ids[-4:], *tail]
+            node = node.up
+        text = self._tree.decode(tuple(tail[-4:]))
+        newline = () if text.endswith("\n") or not text else self._sampler.generator.tokenizer.encode("\n")
+        return (*newline, self._sampler.segmenter.thinking[1])
+
+    def _candidate(self, end: Node) -> Candidate:
+        if end.index not in self._candidates:
+            final = self.final(end)
+            answer = self._tree.split(final)[1] if final.ending is Ending.END or final is not end else None
+            self._candidates[end.index] = Candidate(
+                node=end.index,
+                score=end.value if self._scored else None,
+                mean_logprob=final.logprob_sum / final.logprob_count if final.logprob_count else 0.0,
+                answer=answer,
+                vote=None if answer is None else self._vote(answer),
+            )
+        return self._candidates[end.index]
+
+    def _vote(self, answer: str) -> str | None:
+        extract = self._job.extract
+        name = getattr(extract, "__qualname__", None) or type(extract).__qualname__
+        vote = self._call(f"extract={name}", extract, answer)
+        if vote is not None and not isinstance(vote, str):
+            raise InvalidInputError(f"extract={name} returned {vote!r}: the text that is voted on is due, or None")
+        return vote
