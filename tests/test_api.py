@@ -91,7 +91,7 @@ def test_works_inside_a_running_loop(searcher: Searcher) -> None:
         ([], "non-empty list"),
         ([{"role": "user"}], "content"),
         ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "user's"),
-        ([{"role": "user", "content": ["image"]}], "must be a string"),
+        ([{"role": "user", "content": ["image"]}], "cannot be read"),
         ([{"role": "system", "content": 7}, {"role": "user", "content": "a"}], "must be a string"),
         ([{"role": "system", "content": "\ud800"}, {"role": "user", "content": "a"}], "not valid Unicode"),
         ("\ud800", "not valid Unicode"),
@@ -214,18 +214,26 @@ def test_without_any_of_them_an_endless_search_is_refused(searcher: Searcher) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "followed"),
+    ("strategy", "followed"),
     [
         ("best_of_n", "Repeat(strategy=BestOfN(n=8))"),
+        (BestOfN(n=3), "Repeat(strategy=BestOfN(n=3))"),
         ("single", "BestOfN(n=1)"),
+        (BestOfN(n=1), "BestOfN(n=1)"),
         ("beam", "Repeat(strategy=StepBeamSearch("),
+        (StepBeamSearch(), "Repeat(strategy=StepBeamSearch("),
         ("dvts", "Repeat(strategy=DVTS("),
         ("mcts", "MCTS("),
+        (Repeat(BestOfN()), "Repeat(strategy=BestOfN(n=8))"),
         ("best_first", "BestFirst("),
     ],
 )
-def test_a_name_with_a_budget_spends_it(searcher: Searcher, name: str, followed: str) -> None:
-    assert searcher.search("Why?", strategy=name, budget=60).strategy.startswith(followed)
+def test_what_is_repeated_is_said_and_names_are_as_good_as_objects(
+    searcher: Searcher, strategy: Any, followed: str
+) -> None:
+    assert searcher.search("Why?", strategy=strategy, budget=60, repeat=True).strategy.startswith(followed)
+    once = searcher.search("Why?", strategy=strategy, budget=60).strategy
+    assert once.startswith("Repeat(") == isinstance(strategy, Repeat), "a budget alone is a cap"
 
 
 def test_a_searcher_keeps_its_own_settings() -> None:
@@ -246,7 +254,7 @@ def test_a_searcher_keeps_its_own_settings() -> None:
         "scorer": "FakeScorer(value=None)",
         "aggregation": "minimum",
         "step_rule": "Contains(text='a')",
-        "sampling": {"temperature": 0.1, "top_p": 0.95, "top_k": 0},
+        "sampling": {"temperature": 0.1, "top_p": 0.95, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0},
         "max_tokens": 20,
         "answer_tokens": 7,
     }

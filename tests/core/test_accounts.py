@@ -11,8 +11,8 @@ import pytest
 
 from tests.searches import Watched, scripted
 from tts_search import MCTS, BestOfN, Completion, Expand, Plan, Request, Sampling, Tree, Until
-from tts_search.core.result import StopReason
 from tts_search.core.events import Progress
+from tts_search.core.result import StopReason
 from tts_search.sprm.config import SPRMConfig
 from tts_search.testing import FakeGenerator, FakeScorer, run_search
 from tts_search.testing.fakes import CLOSE, END, STEP
@@ -133,14 +133,16 @@ TEN = scripted(*[97] * 9, CLOSE, 98, END)
 def test_whole_samples_are_worth_more_than_many_that_were_cut_off() -> None:
     generator = FakeGenerator(script=TEN)
     result = run_search(generator, BestOfN(n=20), budget=100)
-    assert len(result.candidates) == 7, "75 tokens, of ten a thought"
+    assert len(result.candidates) == 9, "ten a thought, two for the answer, and twice that for another's"
     assert result.stop_reason is StopReason.BUDGET
     assert run_search(generator, BestOfN(n=7), budget=100).stop_reason is StopReason.COMPLETED
 
 
 def test_what_is_known_of_their_length_says_how_many_go_at_once() -> None:
-    # The first may take all. Then five of ten tokens each, with a quarter more to be sure, share 65; and so on.
-    assert turns(BestOfN(n=20), 100, script=TEN) == [[1, 75], [5, 13], [1, 15], [1, 5]]
+    # The first may take all. Then five of ten tokens each, with a quarter more to be sure, share 65; and so on. Of the
+    # 25 that are kept for the answer two are spent on it, and four stay: 19 go back, and what was cut off goes on.
+    spent = [[1, 75], [5, 13], [1, 15], [1, 5], [1, 19], [1, 14], [1, 4]]
+    assert turns(BestOfN(n=20), 100, script=TEN) == spent
 
 
 def test_where_it_pays_for_all_they_go_at_once() -> None:
@@ -159,7 +161,7 @@ def test_the_longest_kind_decides_how_many_go_at_once() -> None:
 
     script = scripted(97, STEP, *[97] * 7, CLOSE, 98, END)  # a step of two tokens, a thought of ten
     # Twelve are due, and 48 tokens left, as if each took ten and a quarter more: three steps, three of 42, and so on.
-    assert turns(both, 80, script=script)[2:] == [[3, 16], [3, 14], [2, 18], [1, 16], [1, 6]]
+    assert turns(both, 80, script=script)[2:] == [[3, 16], [3, 14], [2, 18], [1, 16], [1, 6], [1, 14], [1, 10]]
 
 
 def test_the_longest_that_may_come_decides_where_nothing_is_known() -> None:

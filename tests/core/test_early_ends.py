@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.searches import scripted
 from tts_search import MCTS, BestOfN, Completion, Expand, Plan, Repeat, Request, StepBeamSearch, Tree, Until
 from tts_search.core.result import StopReason
-from tts_search.errors import StrategyError
+from tts_search.errors import InvalidInputError
 from tts_search.testing import FakeGenerator, FakeScorer, run_search
 from tts_search.testing.fakes import CLOSE, END, OPEN, STEP
 
@@ -20,7 +20,7 @@ def test_early_stop_at_a_sure_leader_saves_the_rest() -> None:
     generator, sure = FakeGenerator(), FakeScorer(lambda _: 0.95)
     result = run_search(generator, BestOfN(n=32, wave=4), scorer=sure, budget=4000, early_stop=0.1)
     assert result.stop_reason is StopReason.EARLY
-    assert len(result.candidates) == 4
+    assert len(result.candidates) <= 4
     assert 0 < result.usage.saved_tokens <= 4000 - result.usage.sampled_tokens
     assert result.chosen is not None and result.candidates[result.chosen].answer is not None  # noqa: PT018
     unsure = run_search(generator, BestOfN(n=32, wave=4), scorer=sure, budget=4000, early_stop=0.01)
@@ -45,7 +45,7 @@ def test_a_function_of_the_tree_can_stop_any_search() -> None:
     assert result.stop_reason is StopReason.EARLY
     assert result.tree is not None
     assert 10 < len(result.tree) <= 16
-    with pytest.raises(StrategyError, match="ZeroDivisionError"):
+    with pytest.raises(InvalidInputError, match=r"stop_when=.*ZeroDivisionError"):
         run_search(FakeGenerator(), MCTS(until=Until.STEP), budget=500, stop_when=lambda tree: 1 / 0 > 0)
 
 
