@@ -292,23 +292,23 @@ def resolve_strategy(strategy: str | Strategy | None, effort: str | None = None,
     """
     if strategy is not None and effort is not None:
         raise InvalidInputError(f"give a strategy or an effort, not both (strategy={strategy!r}, effort={effort!r})")
+    found = _strategy(strategy, effort or "medium")
+    fixed = not getattr(found, "endless", False) and found != STRATEGIES["single"]
+    return Repeat(found) if repeat and fixed else found
+
+
+def _strategy(strategy: str | Strategy | None, effort: str) -> Strategy:
     if strategy is None:
-        effort = effort or "medium"
         if effort not in EFFORTS:
             raise InvalidInputError(f"unknown effort {effort!r}: choose from {', '.join(EFFORTS)}")
-        strategy = BestOfN(n=EFFORTS[effort])
-    elif isinstance(strategy, str):
-        if strategy in STRATEGIES:
-            strategy = STRATEGIES[strategy]
-        else:
-            found = discovery.load(discovery.STRATEGIES, strategy, STRATEGIES)
-            strategy = found() if isinstance(found, type) else found
-    else:
+        return BestOfN(n=EFFORTS[effort])
+    if not isinstance(strategy, str):
         _no_class("strategy", strategy)
-        check_callable("strategy", strategy)
-    assert not isinstance(strategy, str)
-    fixed = not getattr(strategy, "endless", False) and strategy != STRATEGIES["single"]
-    return Repeat(strategy) if repeat and fixed else strategy
+        return check_callable("strategy", strategy)
+    if strategy in STRATEGIES:
+        return STRATEGIES[strategy]
+    found = discovery.load(discovery.STRATEGIES, strategy, STRATEGIES)
+    return found() if isinstance(found, type) else found
 
 
 def with_texts(messages: Messages) -> list[dict[str, Any]]:

@@ -127,6 +127,13 @@ Budget = Annotated[
         help="Hard cap on sampled tokens, thinking and answer together.",
     ),
 ]  # fmt: skip
+Repeat = Annotated[
+    bool,
+    typer.Option(
+        "--repeat", rich_help_panel=_SEARCH,
+        help="Do a strategy of a fixed size again until the budget is spent. Without, the budget is only its cap.",
+    ),
+]  # fmt: skip
 Seconds = Annotated[
     float | None,
     typer.Option(

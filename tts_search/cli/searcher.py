@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,30 +54,12 @@ def open_searcher(
 ) -> Searcher:
     """A searcher as the options ask for it: `scorer` "none" is none, a temperature of None the model's own."""
     judge: Any = make_object(scorer, "--scorer", Scorer) if ":" in scorer else None if scorer == "none" else scorer
-    engine = make_object(generator, "--generator", Generator) if is_object(generator) else generator
-    searcher = Searcher(
-        model or EMBEDDED,
-        generator=engine,
-        scorer=judge,
-        max_tokens=max_tokens,
-        answer_tokens=answer_tokens,
-        concurrency=concurrency,
-    )
-    if temperature is None and top_p is None:
-        return searcher
-    # Only the loaded engine knows the defaults of its model, which hold for what was not given.
-    engine = searcher.generator
-    own = engine.sampling
-    sampling = replace(
-        own,
-        temperature=own.temperature if temperature is None else temperature,
-        top_p=own.top_p if top_p is None else top_p,
-    )
     return Searcher(
-        generator=engine,
+        model or EMBEDDED,
+        generator=make_object(generator, "--generator", Generator) if is_object(generator) else generator,
         scorer=judge,
-        sampling=sampling,
         max_tokens=max_tokens,
         answer_tokens=answer_tokens,
+        sampling={name: v for name, v in (("temperature", temperature), ("top_p", top_p)) if v is not None},
         concurrency=concurrency,
     )

@@ -16,7 +16,7 @@ from collections.abc import Generator as PlanGenerator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from tts_search.core.answers import Answers
+from tts_search.core.answering import Answers
 from tts_search.core.budget import Budget, Usage
 from tts_search.core.draw import Draw
 from tts_search.core.events import Event, Failed, Finished, Grown, Sampled, Started

@@ -32,7 +32,7 @@ class Sampler:
 
     `usage` is its account so far. `clipped` says that the budget cut a sample off, or did not pay for one. `on_tokens`,
     if given, is called with the count of sampled tokens, those in flight included, as it grows. `seconds` limits an
-    engine's silence.
+    engine's silence: the time of a whole request where nobody wants to hear of tokens, which costs an engine something.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class Sampler:
                 stop_ids=self._stops[first.until],
                 sampling=self.sampling,
                 tree=int.from_bytes(self._seed),
-                on_tokens=self._listener(clock),
+                on_tokens=self._listener(clock) if self.on_tokens else None,
                 on_delta=None if on_delta is None else lambda _, ids: on_delta(ids),
             )
             completions = await self.generator.generate(request)
@@ -209,8 +209,7 @@ class Sampler:
             if seconds is not None and now - heard > seconds / 8 and not clock.expired():  # thousands come a second
                 heard = now
                 clock.reschedule(now + seconds)
-            if self.on_tokens is not None:
-                self._count_live(count)
+            self._count_live(count)
 
         return on_tokens
 

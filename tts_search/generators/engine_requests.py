@@ -96,10 +96,11 @@ class Completing:
         # end no step, the last token of the limit pays for that row.
         late = self.head_config is not None and self.head_config.readout == "step"
         probes = late and limit > 1
-        run = await sample(request.prefix, seed, limit - probes)
+        prefix = tuple(request.prefix)
+        run = await sample(prefix, seed, limit - probes)
         sampled, rows = run.sampled_tokens, run.rows
         if probes and run.tokens[-1] not in request.stop_ids & self.final_ids:
-            more = await sample((*request.prefix, *run.tokens), seed ^ TAIL_SEED, 1)
+            more = await sample((*prefix, *run.tokens), seed ^ TAIL_SEED, 1)
             sampled += more.sampled_tokens
             rows = [*rows, *more.rows]
         scores = None

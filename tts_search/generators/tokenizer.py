@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class PretrainedTokenizer:
             raise InvalidInputError(f"the tokenizer in {str(folder)!r} names no end-of-text token (eos_token)")
         self.eos_ids: frozenset[int] = frozenset(eos)
         self.generation = generation
+        self._folder = Path(folder)
         self._pieces = _token_bytes(self._hf)
         vocabulary: dict[str, int] = self._hf.get_vocab()
         tags = [vocabulary.get(tag) for tag in thinking_tags]
@@ -72,8 +74,20 @@ class PretrainedTokenizer:
         return Sampling(
             temperature=default.temperature if own.temperature is None else own.temperature,
             top_p=default.top_p if own.top_p is None else own.top_p,
-            top_k=default.top_k if own.top_k is None else own.top_k,
+            top_k=max(0, own.top_k or 0),  # some write -1 for no limit
+            min_p=own.min_p or 0.0,
+            repetition_penalty=own.repetition_penalty or 1.0,
         )
+
+    @cached_property
+    def id_limit(self) -> int:
+        """Ids from here on the model cannot sample: it may have more of them than there are tokens, as padding."""
+        try:
+            config = json.loads((self._folder / "config.json").read_text())
+        except (OSError, ValueError):  # a tokenizer by itself
+            config = {}
+        sizes = [part.get("vocab_size") for part in (config, config.get("text_config") or {})]
+        return max([len(self.pieces), *(size for size in sizes if isinstance(size, int))])
 
     def __len__(self) -> int:
         return len(self.pieces)

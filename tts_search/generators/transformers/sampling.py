@@ -1,4 +1,4 @@
-"""Drawing tokens: temperature, top-k and top-p for a batch of rows, each with a stream of its own.
+"""Drawing tokens for a batch of rows, each with settings and a stream of its own: temperature, top-k, top-p and more.
 
 A draw inverts the distribution function at one uniform number, so it depends on the row's logits and stream, and on
 nothing else in the batch. This module knows no model and no request.
@@ -25,8 +25,10 @@ class Draws:
     greedy: Tensor
     top_p: Tensor
     top_k: Tensor  # the vocabulary size where there is no limit
+    min_p: Tensor
     any_sampled: bool
     any_nucleus: bool
+    any_min_p: bool
     largest_k: int  # of the rows that have a limit; 0 if none has
 
     @classmethod
@@ -42,19 +44,40 @@ class Draws:
             greedy=column([r.temperature <= 0 for r in rows]),
             top_p=column([float(r.top_p) for r in rows]),
             top_k=column([k or vocabulary for k in limits]),
+            min_p=column([float(r.min_p) for r in rows]),
             any_sampled=any(r.temperature > 0 for r in rows),
             any_nucleus=any(r.top_p < 1 for r in rows),
+            any_min_p=any(r.min_p > 0 for r in rows),
             largest_k=max(limits, default=0),
         )
 
 
-def draw(logits: Tensor, draws: Draws, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+def penalized(logits: Tensor, seen: Sequence[tuple[Sequence[int], float]]) -> Tensor:
+    """Logits with those of tokens that occurred already divided by their row's penalty (multiplied below 0).
+
+    Args:
+        logits: fp32, `[rows, vocabulary]`.
+        seen: for each row the ids that occurred, and the penalty; 1 for none.
+    """
+    if all(penalty == 1 for _, penalty in seen):
+        return logits
+    logits = logits.clone()
+    for row, (ids, penalty) in enumerate(seen):
+        if penalty != 1 and len(ids):
+            places = torch.tensor(sorted({i for i in ids if i < logits.shape[-1]}), device=logits.device)
+            values = logits[row, places]
+            logits[row, places] = torch.where(values > 0, values / penalty, values * penalty)
+    return logits
+
+
+def draw(logits: Tensor, draws: Draws, uniforms: Tensor, raw: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """One token per row, and its log-probability at temperature 1.
 
     Args:
         logits: fp32, `[rows, vocabulary]`.
         draws: the settings of the rows.
         uniforms: in [0, 1), `[rows, 1]`; not used by greedy rows.
+        raw: the model's own logits, where `logits` were changed to draw from; log-probabilities are those of these.
 
     Returns:
         Token ids and log-probabilities, `[rows]` each. A log-probability that is not finite marks broken logits.
@@ -64,13 +87,16 @@ def draw(logits: Tensor, draws: Draws, uniforms: Tensor) -> tuple[Tensor, Tensor
         probs = torch.softmax(logits / draws.temperature, -1)
         if draws.any_nucleus or draws.largest_k:
             probs = torch.where(probs >= _floor(probs, draws), probs, 0.0)
+        if draws.any_min_p:
+            probs = torch.where(probs >= draws.min_p * probs.amax(-1, keepdim=True), probs, 0.0)
         cdf = probs.cumsum(-1)
         total = cdf[:, -1:]
         # Rounding must not reach the total: the token behind it would be one that was filtered out.
         target = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
         sampled = torch.searchsorted(cdf, target, right=True).clamp_(max=logits.shape[-1] - 1)
         tokens = torch.where(draws.greedy, tokens, sampled)
-    logprobs = logits.gather(-1, tokens) - logits.logsumexp(-1, keepdim=True)
+    raw = logits if raw is None else raw
+    logprobs = raw.gather(-1, tokens) - raw.logsumexp(-1, keepdim=True)
     return tokens.squeeze(1), logprobs.squeeze(1)
 
 

@@ -101,6 +101,8 @@ def sampling_params(
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
         seed=seed & SEED_MASK,
         max_tokens=max_tokens,
         stop_token_ids=sorted(stop_ids),
@@ -120,6 +122,7 @@ async def run(
     prefix: Sequence[int],
     params: Any,
     on_tokens: Callable[[int], None] | None = None,
+    on_delta: Callable[[Sequence[int]], None] | None = None,
     rank: int | None = None,
 ) -> Run:
     """Send one request and wait for its end; cancelling the call aborts it in the engine.
@@ -146,6 +149,8 @@ async def run(
             cached = output.num_cached_tokens or cached
             if on_tokens is not None and part.token_ids:
                 on_tokens(len(part.token_ids))
+            if on_delta is not None and part.token_ids:
+                on_delta(part.token_ids)
     except VLLMClientError as error:
         raise InvalidInputError(
             f"vLLM refused to continue {len(prefix)} tokens by {params.max_tokens}: {error}"

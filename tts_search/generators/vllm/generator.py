@@ -176,11 +176,16 @@ class VLLMGenerator(PretrainedGenerator):
             max_tokens=max_tokens,
             stop_ids=request.stop_ids,
             columns=self._columns,
-            streaming=request.on_tokens is not None,
+            streaming=request.on_tokens is not None or request.on_delta is not None,
         )
         # Each rank has a prefix cache of its own: a question's tree stays on one.
         rank = request.tree % self._ranks if self._ranks > 1 else None
-        return await vllm_engine.run(engine, str(next(self._numbers)), prefix, params, request.on_tokens, rank)
+        deltas = request.on_delta
+        # What is sampled behind the completion, to read the last score, is no part of it.
+        place = request.seeds.index(seed) if deltas is not None and seed in request.seeds else None
+        on_delta = None if deltas is None or place is None else partial(deltas, place)
+        number = str(next(self._numbers))
+        return await vllm_engine.run(engine, number, prefix, params, request.on_tokens, on_delta, rank)
 
 
 def score_in_engine(

@@ -15,7 +15,7 @@ from tts_search.core.job import Job
 from tts_search.core.protocols import Until
 from tts_search.core.result import Candidate
 from tts_search.core.sampler import Sampler
-from tts_search.core.text import TextStream
+from tts_search.core.text_stream import TextStream
 from tts_search.core.tree import Ending, Node, Tree
 from tts_search.errors import InvalidInputError
 from tts_search.segmentation import Phase
