@@ -1,5 +1,5 @@
 # make check: everything that must pass, from nothing, in a virtual environment of its own.
-# make test T=tests/test_runner.py: some tests. make lock: pin requirements/dev.in anew.
+# make test T=tests/core: some tests. make lock: pin requirements/dev.in anew.
 
 VENV ?= .venv
 PYTHON ?= python3

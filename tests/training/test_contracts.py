@@ -12,8 +12,14 @@ from trl.trainer import grpo_trainer
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 
+from tts_search import training
 from tts_search.training.settings import PRESETS, ReflectiveConfig
 from tts_search.training.trainer import ReflectiveGRPOTrainer
+
+
+@pytest.mark.parametrize("name", training.__all__)
+def test_every_public_name_is_where_it_is_looked_for(name: str) -> None:
+    assert getattr(training, name).__name__ == name
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The `solve` command: one question in, one answer out.
 
 Reads the question, opens a searcher, runs the search, prints the result. It knows the API and no engine; how things
-look is `report`'s and `terminal`'s matter.
+look is `show`'s and `terminal`'s matter.
 """
 
 from __future__ import annotations

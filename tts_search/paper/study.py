@@ -1,7 +1,7 @@
 """The paper's tables and figures in kind: the same measurements on another model, each beside what the paper found.
 
 This is the frame: one engine, one data set, one log, and items that measure and judge. Which items there are stands in
-`paper`; what is not measured is not shown.
+`items` and `training_items`; what is not measured is not shown.
 """
 
 from __future__ import annotations

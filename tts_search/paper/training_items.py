@@ -1,6 +1,6 @@
 """The paper's tables and figures that take joint training, as items of `reproduce`: Table 3, Figures 3, 4 and 7.
 
-Like those of `paper`, each judges by a rule that is fixed here, before any number is seen. All show the same two runs,
+Like those of `items`, each judges by a rule that is fixed here, before any number is seen. All show the same two runs,
 of one seed, so that an interval says nothing of other seeds.
 """
 

@@ -24,7 +24,7 @@ _PLACES = {
     "ReflectiveGRPOTrainer": "trainer",
     "preset": "settings",
     "FitSettings": "fit",
-    "HeadReport": "judge",
+    "HeadReport": "held_out",
     "collect": "collect",
     "fit_head": "fit",
     "ProbeSettings": "probe",

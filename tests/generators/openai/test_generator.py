@@ -1,4 +1,4 @@
-"""The OpenAI-compatible generator against a server that misbehaves; `test_openai_vllm.py` has a real one."""
+"""The OpenAI-compatible generator against a server that misbehaves; `test_vllm_server.py` has a real one."""
 
 from __future__ import annotations
 

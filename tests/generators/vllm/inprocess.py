@@ -1,7 +1,7 @@
 """vLLM's synchronous engine inside the test process, with the face of `AsyncLLM` that the generator uses.
 
 The same scheduler, worker, model classes and sampler as in the real engine, without the minute that three processes
-need to import them. What is not exercised here is the transport between processes; `test_vllm_engine.py` does that.
+need to import them. What is not exercised here is the transport between processes; `test_engine.py` does that.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def test_an_engine_that_cannot_start_says_why(model: Path) -> None:
 
 
 class TestConformance(GeneratorConformance):
-    """With the readout "previous"; `test_vllm_parity.py` has the other."""
+    """With the readout "previous"; `test_parity.py` has the other."""
 
     _model: Path
 

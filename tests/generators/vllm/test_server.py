@@ -1,4 +1,4 @@
-"""The command that starts a scoring server; `test_openai_vllm.py` runs it."""
+"""The command that starts a scoring server; `openai/test_vllm_server.py` runs it."""
 
 from __future__ import annotations
 
