@@ -30,7 +30,7 @@ def find_smollm2(config: pytest.Config) -> Path | None:
     if named:
         return Path(named)
     found = _gguf()
-    if found is None or find_spec("gguf") is None or find_spec("accelerate") is None:
+    if config.cache is None or found is None or find_spec("gguf") is None or find_spec("accelerate") is None:
         return None
     assert config.cache is not None
     folder = config.cache.mkdir("smollm2-135m") / "model"

@@ -256,8 +256,8 @@ def test_a_model_is_known_by_its_weights_wherever_it_lies(tmp_path: Path) -> Non
 
 
 def test_settings_are_named_alike_in_every_process() -> None:
-    assert resolve_strategy("mcts", budget=100) == MCTS()
-    assert isinstance(resolve_strategy("beam", budget=100), Repeat)
+    assert resolve_strategy("mcts", repeat=True) == MCTS()
+    assert isinstance(resolve_strategy("beam", repeat=True), Repeat)
     assert name_of(holds) == "holds"
     assert name_of(BestOfN(n=2)) == repr(BestOfN(n=2))
 

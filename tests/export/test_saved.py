@@ -178,6 +178,6 @@ def test_broken_files_are_refused(result: SearchResult) -> None:
 def test_a_tokenizer_that_breaks_its_contract_is_named(result: SearchResult) -> None:
     assert result.tree is not None
     tree = Tree("?", result.tree.prompt_ids, result.tree.segmenter, lambda ids: "x" * len(ids))
-    tree.add(result.tree.nodes[1])
+    tree.add(replace(result.tree.nodes[1], up=tree.root))
     with pytest.raises(InvalidInputError, match="node 1"):
         to_json(tree)

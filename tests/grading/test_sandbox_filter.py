@@ -6,7 +6,7 @@ import os
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.grading.calls import BY_ARGUMENTS, MACHINES, NUMBERS
@@ -55,7 +55,6 @@ def allows(machine: str, number: int, given: list[int], architecture: int | None
 
 @pytest.mark.parametrize("machine", MACHINES)
 class TestFilter:
-    @settings(deadline=None)
     @given(st.integers(0, 600) | st.integers(0, 2**32 - 1), arguments)
     def test_what_is_not_listed_is_refused(self, machine: str, number: int, given: list[int]) -> None:
         assert number in LISTED[machine] or not allows(machine, number, given)
@@ -65,13 +64,11 @@ class TestFilter:
         assert [name for name, number in roads.items() if number in LISTED[machine]] == []
         assert len(PROGRAMS[machine]) < 4096, "the kernel takes no longer one"
 
-    @settings(deadline=None)
     @given(st.sampled_from(sorted(LISTED["x86_64"] | LISTED["aarch64"])), arguments, st.integers(0, 2**32 - 1))
     def test_other_kinds_of_calls_are_refused(self, machine: str, number: int, given: list[int], kind: int) -> None:
         assert kind == sandbox_child._ARCHITECTURES[machine][0] or not allows(machine, number, given, kind)
         assert not allows(machine, number | 0x40000000, given)  # x32
 
-    @settings(deadline=None)
     @given(words, words, arguments)
     def test_only_itself_is_signalled(self, machine: str, pid: int, high: int, rest: list[int]) -> None:
         for name in ("kill", "tkill", "tgkill"):
@@ -80,7 +77,6 @@ class TestFilter:
             assert not any(allows(machine, number, [OWN ^ 1 << bit, *rest[1:]]) for bit in range(32))
             assert allows(machine, number, [OWN | high >> 32 << 32, *rest[1:]])
 
-    @settings(deadline=None)
     @given(words, words, arguments)
     def test_only_harmless_commands_are_given(self, machine: str, command: int, word: int, rest: list[int]) -> None:
         fcntl, ioctl, clone = (NUMBERS[name][MACHINES.index(machine)] for name in ("fcntl", "ioctl", "clone"))
@@ -93,7 +89,6 @@ class TestFilter:
         assert allows(machine, clone, [word | 0x10000, *rest[1:]]) == (not flags & 0x7E020000)
         assert not allows(machine, clone, [word & ~0x10000, *rest[1:]])
 
-    @settings(deadline=None)
     @given(words, arguments)
     def test_files_are_opened_to_be_read(self, machine: str, flags: int, rest: list[int]) -> None:
         is_reading = not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_ASYNC)
@@ -102,7 +97,6 @@ class TestFilter:
         if machine == "x86_64":
             assert allows(machine, 2, [rest[0], flags, *rest[2:]]) == is_reading
 
-    @settings(deadline=None)
     @given(arguments)
     def test_limits_are_read_and_not_set(self, machine: str, rest: list[int]) -> None:
         number = NUMBERS["prlimit64"][MACHINES.index(machine)]

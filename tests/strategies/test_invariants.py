@@ -240,7 +240,7 @@ class GrowingMCTS(RuleBasedStateMachine):
             children = []
             for i in range(min(size, expand.n)):
                 model = self.source.nodes[1 + (pick + i) % (len(self.source) - 1)]
-                node = replace(model, index=len(self.tree), parent=expand.node.index, value=(pick * 7 % 10) / 10)
+                node = replace(model, index=len(self.tree), up=expand.node, value=(pick * 7 % 10) / 10)
                 children.append(self.tree.add(node))
             grown.append(children)
         grown += [[] for _ in self.wanted[len(grown) :]]
@@ -260,8 +260,8 @@ class GrowingMCTS(RuleBasedStateMachine):
         if hasattr(self, "plan"):
             self.plan.close()
             for node in self.tree:
-                below = sum(self.tree.visits[child.index] for child in self.tree.children(node))
-                assert self.tree.visits[node.index] == below + (node.index > 0)
+                below = sum(self.tree.visits.get(child.index, 0) for child in self.tree.children(node))
+                assert self.tree.visits.get(node.index, 0) == below + (node.index > 0)
 
 
 TestGrowingMCTS = GrowingMCTS.TestCase

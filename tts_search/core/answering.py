@@ -5,6 +5,7 @@ Knows the selector and the sampler; what grows the tree is the runner's.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -112,15 +113,12 @@ class Answers:
         budget.release()
         needs_all = self._job.selector.needs_answers
         await self.complete(ends if needs_all else [ends[self._choice(ends)]])
-        usage = self._sampler.usage
-        lengths = [sum(1 for _ in node.logprobs) for node in self._finals.values()]
+        lengths = [len(node.logprobs) for node in self._finals.values()]
         if not lengths:
             return False
         keep = ANSWERS_KEPT * max(lengths)
-        if needs_all:
-            thought = (usage.sampled_tokens - usage.answer_tokens) / len(ends)
-            share = keep / (keep + thought)
-            keep = max(keep, round(budget.available * share))
+        if needs_all:  # even if all thoughts to come are as short as the shortest so far
+            keep = max(keep, math.ceil(budget.available * keep / (keep + max(1, min(end.length for end in ends)))))
         budget.keep(keep)
         if budget.available < self._sampler.least_tokens:
             return False

@@ -55,7 +55,7 @@ class MCTS(Typed):
                 for leaf, children in zip(chosen, grown, strict=True):
                     stats.back_up(leaf, children)
         finally:
-            tree.visits.update(enumerate(stats.visits))
+            tree.visits.update((i, visits) for i, visits in enumerate(stats.visits) if visits)
 
     def _select(self, stats: Statistics) -> list[Node]:
         """Up to `leaves` different leaves, each by a walk from the root along the highest bound."""
