@@ -157,13 +157,12 @@ class Decoder:
     def _admit(self) -> None:
         while self._waiting and len(self._rows) < self._max_rows:
             job = self._waiting[0]
-            if job.cancelled:
+            if job.cancelled or job.over:
                 self._waiting.popleft()
                 continue
             first = len(self._rows)
             count = min(len(job.request.seeds) - job.started, self._max_rows - first)
-            longest = max(len(job.prefix), *(row.length for row in self._rows), 0)
-            self._slots.reserve(first + count, longest + 1)
+            self._slots.reserve(first + count, 1 + max([len(job.prefix), *(row.length for row in self._rows)]))
             try:
                 prefill = self._begin(job, first)
             except Exception as error:
