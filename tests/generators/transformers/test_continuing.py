@@ -186,6 +186,26 @@ def test_what_a_broken_row_leaves_harms_no_other(folder: Path) -> None:
     asyncio.run(generator.aclose())
 
 
+def test_a_broken_request_is_read_once_and_not_remembered(folder: Path) -> None:
+    async def work() -> None:
+        generator = TransformersGenerator(folder, threads=1, max_batch=2)
+        weights = decoder(generator)._model.get_input_embeddings().weight
+        whole = weights[7].clone()
+        weights[7] = float("nan")
+        forward, calls = decoder(generator)._forward, []
+        decoder(generator)._forward = lambda *args: (calls.append(1), forward(*args))[1]
+        broken = ask((20, 21, 7, 22), *range(9))
+        with pytest.raises(GeneratorError, match="NaN"):
+            await generator.generate(broken)
+        await generator.generate(ask((30, 31), 1, max_tokens=1))  # behind which the other is gone
+        assert len(calls) == 2
+        weights[7] = whole
+        await generator.generate(broken)
+        await generator.aclose()
+
+    asyncio.run(asyncio.wait_for(work(), 60))
+
+
 class Joined(Sequence[int]):
     """A prefix that is no tuple."""
 

@@ -110,9 +110,9 @@ class SlotCache:
         more_rows, more_tokens = rows > cursor.slots, tokens > cursor.capacity
         if not (more_rows or more_tokens):
             return
-        # Twice the rows, and half as many tokens again, so that growing costs a constant share of the work.
+        # Twice the rows, and an eighth more tokens: to read a cache for each of these costs more than to move it once.
         slots = max(rows, 2 * cursor.slots) if more_rows else rows
-        capacity = max(tokens + 64, cursor.capacity * 3 // 2) if more_tokens else tokens + 64
+        capacity = max(tokens + 64, cursor.capacity * 9 // 8) if more_tokens else tokens + 64
         cursor.slots, cursor.capacity = min(self._max_rows, slots), min(self._max_tokens, capacity)
         self._held = [held[: cursor.capacity] for held in self._held[: cursor.slots]]
         self._held += [array("q") for _ in range(cursor.slots - len(self._held))]

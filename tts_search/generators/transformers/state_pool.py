@@ -64,7 +64,8 @@ class StatePool:
         self._free.extend(reversed(places))
 
     def _grow(self, states: States, needed: int, most: int) -> None:
-        capacity = min(most, max(needed, self._capacity * 3 // 2, _FIRST))
+        # An eighth more: little is idle, and to move what is there costs little beside the model's work for so many.
+        capacity = min(most, max(needed, self._capacity * 9 // 8, _FIRST))
         if not self._layers:
             self._layers = [(k[0, :, :0], v[0, :, :0]) for k, v in states]
         for i, (keys, values) in enumerate(self._layers):  # one at a time: little is there twice
