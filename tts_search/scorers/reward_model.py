@@ -27,6 +27,8 @@ from tts_search.errors import InvalidInputError, ModelNotFoundError, ScorerError
 from tts_search.generators.transformers.prefix_cache import PrefixCache, token_array
 from tts_search.generators.transformers.state_pool import cut
 
+_SEQUENCES = 16  # a beam or two: the trajectories that a search goes on with
+
 
 class Qwen2ForProcessRewardModel(Qwen2PreTrainedModel):
     """Qwen2 with a two-layer classifier: two labels in Qwen2.5-Math-PRM, one number in Qwen2.5-Math-RM."""
@@ -65,7 +67,7 @@ class RewardModel:
         self.head = head
         self.batch_tokens = batch_tokens
         self.max_tokens: int = getattr(backbone.config, "max_position_embeddings", None) or 1 << 30
-        self._prefixes = PrefixCache(prefix_tokens, context_tokens=self.max_tokens)
+        self._prefixes = PrefixCache(prefix_tokens, context_tokens=self.max_tokens, sequences=_SEQUENCES)
 
     @torch.inference_mode()
     def read(

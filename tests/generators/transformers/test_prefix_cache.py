@@ -67,7 +67,7 @@ def held(cache: PrefixCache) -> list[Tokens]:
 @settings(deadline=None)
 @given(st.lists(TOKENS, max_size=12), TOKENS.filter(len), st.integers(0, 40))
 def test_the_longest_known_prefix_is_found(earlier: list[Tokens], prefix: Tokens, size: int) -> None:
-    cache = PrefixCache(size, context_tokens=100)
+    cache = PrefixCache(size, context_tokens=100, sequences=2)
     for tokens in earlier:
         add(cache, tokens)
         if tokens:  # it is the last to go
@@ -85,7 +85,7 @@ def test_the_longest_known_prefix_is_found(earlier: list[Tokens], prefix: Tokens
 @given(st.lists(TOKENS, max_size=12))
 def test_nothing_is_given_up_before_it_must(earlier: list[Tokens]) -> None:
     distinct = {tokens[: i + 1] for tokens in earlier for i in range(len(tokens))}
-    cache = PrefixCache(len(distinct), context_tokens=100)
+    cache = PrefixCache(len(distinct), context_tokens=100, sequences=2)
     for tokens in earlier:
         add(cache, tokens)
     held(cache)
@@ -94,7 +94,7 @@ def test_nothing_is_given_up_before_it_must(earlier: list[Tokens]) -> None:
 
 
 def test_what_is_known_is_not_asked_for_again() -> None:
-    cache = PrefixCache(1000, context_tokens=100)
+    cache = PrefixCache(1000, context_tokens=100, sequences=2)
     assert add(cache, (1,) * 50) == 50
     assert add(cache, (*(1,) * 50, 2, 3)) == 2
     assert add(cache, (*(1,) * 40, 4)) == 1
@@ -103,14 +103,14 @@ def test_what_is_known_is_not_asked_for_again() -> None:
 
 
 def test_a_path_of_many_steps_is_one_node() -> None:
-    cache = PrefixCache(10_000, context_tokens=100)
+    cache = PrefixCache(10_000, context_tokens=100, sequences=2)
     for end in range(20, 5000, 20):
         add(cache, (1,) * end)
     assert len(cache._nodes) == 1
 
 
 def test_the_least_recently_used_makes_room() -> None:
-    cache = PrefixCache(6, context_tokens=100)
+    cache = PrefixCache(6, context_tokens=100, sequences=2)
     for tokens in ((1, 1, 1), (2, 2, 2)):
         add(cache, tokens)
     assert find(cache, (1, 1, 9)) == 2
@@ -119,7 +119,7 @@ def test_the_least_recently_used_makes_room() -> None:
 
 
 def test_a_long_path_loses_no_more_than_it_must() -> None:
-    cache = PrefixCache(100, context_tokens=100)
+    cache = PrefixCache(100, context_tokens=100, sequences=2)
     add(cache, (1,) * 100)
     add(cache, (2,) * 3)
     assert find(cache, (1,) * 100) == 97
@@ -129,13 +129,13 @@ def test_a_long_path_loses_no_more_than_it_must() -> None:
 
 @pytest.mark.parametrize(
     ("free_tokens", "limit"),
-    [(400_000, 100_000), (100_000, 40_000), (60_000, 30_000), (0, 0)],
-    ids=["a quarter", "a context", "half", "none"],
+    [(9_000_000, 160_000), (400_000, 100_000), (100_000, 40_000), (60_000, 30_000), (0, 0)],
+    ids=["all at work", "a quarter", "a context", "half", "none"],
 )
 def test_the_memory_at_hand_is_the_limit(monkeypatch: pytest.MonkeyPatch, free_tokens: int, limit: int) -> None:
     token = 2 * 2 * 2 * 4 * 4  # layers, keys and values, heads, width, bytes
     monkeypatch.setattr(prefix_cache, "memory_at_hand", lambda device: token * free_tokens)
-    cache = PrefixCache(None, context_tokens=40_000)
+    cache = PrefixCache(None, context_tokens=40_000, sequences=4)
     assert cache.max_tokens is None
     add(cache, (1, 2, 3))
     assert cache.max_tokens == limit
@@ -147,7 +147,7 @@ def test_memory_at_hand_is_a_number_of_bytes() -> None:
 
 
 def test_memory_grows_with_what_is_kept_and_not_beyond_the_limit() -> None:
-    cache = PrefixCache(5_000, context_tokens=100)
+    cache = PrefixCache(5_000, context_tokens=100, sequences=2)
     token = 128
     for i in range(40):
         prompt = tuple(range(1_000))
@@ -159,7 +159,7 @@ def test_memory_grows_with_what_is_kept_and_not_beyond_the_limit() -> None:
 
 def test_reading_is_of_memory_alone() -> None:
     """No tensor is touched to find a prefix, and one copy a layer reads it."""
-    cache = PrefixCache(1000, context_tokens=100)
+    cache = PrefixCache(1000, context_tokens=100, sequences=2)
     sequences: Sequence[Tokens] = [(*(1,) * i, 2) for i in range(1, 40)]
     for tokens in sequences:
         cache.add(token_array(tokens), partial(cut, states(tokens), end=None))

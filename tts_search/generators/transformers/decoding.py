@@ -105,7 +105,7 @@ class Decoder:
         if head is not None:
             _tapped_layer(model).register_forward_hook(self._tap)
         self._slots = SlotCache(max_rows, max_tokens)
-        self._prefixes = PrefixCache(prefix_tokens, context_tokens=max_tokens)
+        self._prefixes = PrefixCache(prefix_tokens, context_tokens=max_tokens, sequences=max_rows)
         self._waiting: deque[Job] = deque()
         self._rows: list[_Row] = []
         self._draws: Draws | None = None  # of `_rows`; None when they changed

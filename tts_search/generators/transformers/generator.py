@@ -47,9 +47,10 @@ class TransformersGenerator(PretrainedGenerator):
         threads: CPU threads for the model; None is torch's default, or 1 for a model so small that threads would
             wait for each other longer than they work.
         prefix_cache_tokens: how many tokens of earlier sequences to keep, so that continuing one of them does not read
-            its prefix again; what sequences share is kept, and counted, once. None goes by the memory at hand: a
-            quarter of what is free when the first sequence is kept, and as much as the context takes where that is
-            more, up to half of what is free. 0 for none. Scores and tokens are the same up to rounding.
+            its prefix again; what sequences share is kept, and counted, once. None is room for `max_batch` of the
+            longest, within a quarter of the memory that is free when the first is kept (a single one may take half);
+            0 for none. Between two requests the slots of `max_batch` may hold as much again. Scores and tokens are the
+            same up to rounding.
 
     Raises:
         ModelNotFoundError: no model, no tokenizer, or no head there.

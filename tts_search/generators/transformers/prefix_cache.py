@@ -39,15 +39,16 @@ class PrefixCache:
     """The most recently used sequences, to begin new ones from.
 
     Args:
-        max_tokens: how many tokens to keep, those that sequences share counted once. None goes by the memory at hand
-            when the first sequence is kept: a quarter of what is free; if that does not hold a sequence of
-            `context_tokens`, as much as one takes, up to half of what is free.
+        max_tokens: how many tokens to keep, those that sequences share counted once. None is room for `sequences` of
+            them, within a quarter of the memory that is free when the first is kept; a single one may take half.
         context_tokens: the longest sequence.
+        sequences: how many are at work at once.
     """
 
-    def __init__(self, max_tokens: int | None, *, context_tokens: int) -> None:
+    def __init__(self, max_tokens: int | None, *, context_tokens: int, sequences: int) -> None:
         self._limit = max_tokens
         self._context_tokens = context_tokens
+        self._sequences = sequences
         self._pool = StatePool()
         self._root = _Node(array("q"), array("q"), None)
         # Least recently used first. A node stands before its parent, so the first one never has children.
@@ -157,7 +158,7 @@ class PrefixCache:
 
     def _fitting(self, states: States) -> int:
         free = memory_at_hand(states[0][0].device) // token_bytes(states)
-        return max(free // 4, min(self._context_tokens, free // 2))
+        return min(self._sequences * self._context_tokens, max(free // 4, min(self._context_tokens, free // 2)))
 
 
 def memory_at_hand(device: torch.device) -> int:

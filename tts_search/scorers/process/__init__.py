@@ -78,7 +78,7 @@ class ProcessRewardModel:
             dtype: `"float32"`, `"bfloat16"`, ...; `"auto"` keeps the checkpoint's.
             batch_tokens: how many tokens go through the model at once.
             prefix_cache_tokens: how many tokens' keys and values are kept to go on from, what solutions share once;
-                None goes by the memory at hand, a quarter of what is free; 0 for none.
+                None is room for 16 of the longest, within a quarter of the memory that is free; 0 for none.
 
         Raises:
             ModelNotFoundError: no such checkpoint, or its weights lack the head.
