@@ -7,6 +7,7 @@ instead of running code that comes with a checkpoint. Knows token ids and positi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ from transformers.cache_utils import DynamicCache
 from transformers.utils import logging
 
 from tts_search.errors import InvalidInputError, ModelNotFoundError, ScorerError
-from tts_search.generators.transformers.prefix_cache import PrefixCache
+from tts_search.generators.transformers.prefix_cache import PrefixCache, token_array
+from tts_search.generators.transformers.state_pool import cut
+
+_SEQUENCES = 16  # a beam or two: the trajectories that a search goes on with
 
 
 class Qwen2ForProcessRewardModel(Qwen2PreTrainedModel):
@@ -54,15 +58,16 @@ class RewardModel:
         backbone: a decoder of `transformers`, whose call returns `last_hidden_state`.
         head: from hidden states `[positions, hidden]` to outputs `[positions, columns]`.
         batch_tokens: how many tokens, padding included, go through the model at once.
-        prefix_tokens: how many tokens of earlier sequences are kept, so that a longer one goes on from where it was.
+        prefix_tokens: how many tokens of earlier sequences are kept, so that a longer one goes on from where it was;
+            None goes by the memory at hand (see `PrefixCache`).
     """
 
-    def __init__(self, backbone: Any, head: nn.Module, *, batch_tokens: int, prefix_tokens: int) -> None:
+    def __init__(self, backbone: Any, head: nn.Module, *, batch_tokens: int, prefix_tokens: int | None) -> None:
         self.backbone = backbone
         self.head = head
         self.batch_tokens = batch_tokens
         self.max_tokens: int = getattr(backbone.config, "max_position_embeddings", None) or 1 << 30
-        self._prefixes = PrefixCache(prefix_tokens)
+        self._prefixes = PrefixCache(prefix_tokens, context_tokens=self.max_tokens, sequences=_SEQUENCES)
 
     @torch.inference_mode()
     def read(
@@ -82,10 +87,14 @@ class RewardModel:
                     f"a solution is {len(sequence)} tokens long to the reward model, whose context holds "
                     f"{self.max_tokens}: limit max_tokens, or use a model with a longer context"
                 )
-            cache, known = self._prefixes.load(sequence[: places[0] + 1])  # never beyond the first place to read
+            kept = self._prefixes.find(token_array(sequence[: places[0] + 1]))  # never beyond the first place to read
+            known = len(kept)
             if known == 0:
                 fresh.append(i)
                 continue
+            cache = DynamicCache()
+            for layer, (keys, values) in enumerate(self._prefixes.read(kept)):
+                cache.update(keys, values, layer)
             outputs[i] = self._run([sequence], [[p - known for p in places]], cache, known)[0]
             tokens += len(sequence) - known
         for batch in self._batches(fresh, sequences):
@@ -105,12 +114,10 @@ class RewardModel:
         found = self.backbone(
             input_ids=torch.tensor(rows, device=device), past_key_values=cache, use_cache=True
         ).last_hidden_state
+        layers: list[Any] = list(cache.layers)
+        states = [(layer.keys, layer.values) for layer in layers]
         for row, ids in enumerate(sequences):
-            if self._prefixes.accepts(len(ids)):
-                layers: list[Any] = list(cache.layers)
-                self._prefixes.add(
-                    ids, [tuple(s[row : row + 1, :, : len(ids)].clone() for s in (x.keys, x.values)) for x in layers]
-                )  # fmt: skip
+            self._prefixes.add(token_array(ids), partial(cut, states, end=len(ids), row=row))
         return [self.head(found[row, list(places)]).float().cpu() for row, places in enumerate(positions)]
 
     def _batches(self, rows: Sequence[int], sequences: Sequence[tuple[int, ...]]) -> list[list[int]]:

@@ -439,6 +439,11 @@ def test_sliding_windows(tmp_path: Path, kind: str) -> None:
         ):
             _, scores = reference(tmp_path, request.prefix, completions[0], len(generator.tokenizer))
             assert completions[0].scores == pytest.approx(scores, abs=1e-3)
+            longer = replace(request, prefix=(*request.prefix, *completions[0].token_ids[:-1], 5, 6, 7), max_tokens=20)
+            further = (await generator.generate(longer))[0]
+            assert further.cached_tokens >= len(request.prefix)
+            _, scores = reference(tmp_path, longer.prefix, further, len(generator.tokenizer))
+            assert further.scores == pytest.approx(scores, abs=1e-3)
         await generator.aclose()
 
     run(work())

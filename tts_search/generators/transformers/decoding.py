@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import random
+from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,19 +20,25 @@ from torch import Tensor
 from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError, HeadMismatchError
 from tts_search.generators.transformers.kv_cache import SlotCache, attention_windows, slot_mask
-from tts_search.generators.transformers.prefix_cache import PrefixCache, States
+from tts_search.generators.transformers.prefix_cache import PrefixCache, token_array
 from tts_search.generators.transformers.sampling import Draws, draw
+from tts_search.generators.transformers.state_pool import States, cut
 from tts_search.sprm.module import SPRM
 
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """One request at work. `deliver` is called once, from the decoding thread, unless the job was cancelled."""
+    """One request at work. What it calls is called from the decoding thread; `deliver` once, unless it was cancelled.
+
+    `progress` hears how many tokens were sampled; `delta` the index of a seed, and its new tokens.
+    """
 
     request: Request
+    prefix: array[int]
     stop_ids: frozenset[int]
     deliver: Callable[[Sequence[Completion] | Exception], None]
     progress: Callable[[int], None] | None = None
+    delta: Callable[[int, tuple[int, ...]], None] | None = None
     cancelled: bool = False
     over: bool = False
     started: int = 0  # rows
@@ -42,11 +49,11 @@ class Job:
 
 @dataclass(eq=False, slots=True)
 class _Prefill:
-    """What the prefix leaves behind for its continuations."""
+    """What the prefix leaves behind for its continuations. `states`: for those that wait for a slot."""
 
-    states: States
     logits: Tensor  # [1, vocabulary]
     score: Tensor | None  # [1]
+    states: States = ()
 
 
 @dataclass(eq=False, slots=True)
@@ -73,11 +80,19 @@ class Decoder:
         vocabulary: ids from here on have no token: they are never sampled, and hold no probability.
         max_rows: continuations in flight at once; more of them wait.
         max_tokens: the longest sequence.
-        prefix_tokens: how many tokens of earlier sequences to keep in memory, to begin later ones from.
+        prefix_tokens: how many tokens of earlier sequences to keep, to begin later ones from; None goes by the memory
+            at hand (see `PrefixCache`).
     """
 
     def __init__(
-        self, model: Any, head: SPRM | None, *, vocabulary: int, max_rows: int, max_tokens: int, prefix_tokens: int
+        self,
+        model: Any,
+        head: SPRM | None,
+        *,
+        vocabulary: int,
+        max_rows: int,
+        max_tokens: int,
+        prefix_tokens: int | None,
     ) -> None:
         self._model = model
         self._head = head
@@ -90,7 +105,7 @@ class Decoder:
         if head is not None:
             _tapped_layer(model).register_forward_hook(self._tap)
         self._slots = SlotCache(max_rows, max_tokens)
-        self._prefixes = PrefixCache(prefix_tokens)
+        self._prefixes = PrefixCache(prefix_tokens, context_tokens=max_tokens, sequences=max_rows)
         self._waiting: deque[Job] = deque()
         self._rows: list[_Row] = []
         self._draws: Draws | None = None  # of `_rows`; None when they changed
@@ -135,47 +150,60 @@ class Decoder:
                 self._draws = self._settings(self._rows)
             self._take(self._rows, logits, score, self._draws)
         self._remove_done()
-        if self.idle:
+        # At rest the slots may hold what comes next, but no more than is allowed to be held for that.
+        if self.idle and self._slots.tokens > (self._prefixes.max_tokens or 0):
             self._slots.clear()
 
     def _admit(self) -> None:
         while self._waiting and len(self._rows) < self._max_rows:
             job = self._waiting[0]
-            if job.cancelled:
+            if job.cancelled or job.over:
                 self._waiting.popleft()
                 continue
-            if job.prefill is None:
-                try:
-                    job.prefill = self._run_prefix(job)
-                except Exception as error:
-                    self._waiting.popleft()
-                    _finish(job, _explained(error))
-                    continue
-            request, prefill = job.request, job.prefill
+            first = len(self._rows)
+            count = min(len(job.request.seeds) - job.started, self._max_rows - first)
+            self._slots.reserve(first + count, 1 + max([len(job.prefix), *(row.length for row in self._rows)]))
+            try:
+                prefill = self._begin(job, first)
+            except Exception as error:
+                self._waiting.popleft()
+                _finish(job, _explained(error))
+                continue
+            self._slots.spread(first, count, job.prefix)
             rows = [
-                _Row(job, index, random.Random(request.seeds[index]), len(request.prefix))
-                for index in range(job.started, min(len(request.seeds), job.started + self._max_rows - len(self._rows)))
+                _Row(job, index, random.Random(job.request.seeds[index]), len(job.prefix))
+                for index in range(job.started, job.started + count)
             ]
-            self._slots.write(len(self._rows), prefill.states, len(rows))
             self._rows += rows
             self._draws = None
-            job.started += len(rows)
-            if job.started == len(request.seeds):
+            job.started += count
+            if job.started == len(job.request.seeds):
                 self._waiting.popleft()
                 job.prefill = None
-            score = None if prefill.score is None else prefill.score.expand(len(rows))
-            self._take(rows, prefill.logits.expand(len(rows), -1), score, self._settings(rows))
+            elif job.prefill is None:
+                prefill.states = [(k.clone(), v.clone()) for k, v in self._slots.read(first, 0, len(job.prefix))]
+                job.prefill = prefill
+            score = None if prefill.score is None else prefill.score.expand(count)
+            self._take(rows, prefill.logits.expand(count, -1), score, self._settings(rows))
+            if not job.over:  # what is not finite is not remembered
+                self._remember(first, job.prefix)
 
-    def _run_prefix(self, job: Job) -> _Prefill:
-        prefix = job.request.prefix
-        cache, job.cached_tokens = self._prefixes.load(prefix)
-        ids = torch.tensor([prefix[job.cached_tokens :]], device=self._device)
-        positions = torch.arange(job.cached_tokens, len(prefix), device=self._device).unsqueeze(0)
-        logits, score = self._forward(ids, positions, cache, None)
-        states = [(layer.keys, layer.values) for layer in cast("list[Any]", cache.layers)]
-        if job.cached_tokens < len(prefix) - 1:
-            self._prefixes.add(prefix, states)
-        return _Prefill(states, logits, score)
+    def _begin(self, job: Job, row: int) -> _Prefill:
+        """Put the prefix of a job into a row; what is not known of it runs through the model."""
+        prefix = job.prefix
+        if (prefill := job.prefill) is not None:
+            self._slots.begin(row, prefix, len(prefix), lambda n: cut(prefill.states, n))
+            return prefill
+        places = self._prefixes.find(prefix)
+        job.cached_tokens = known = len(places)
+        self._slots.begin(row, prefix, known, lambda n: self._prefixes.read(places[n:]))
+        ids = torch.frombuffer(prefix[known:], dtype=torch.int64).to(self._device)
+        positions = torch.arange(known, len(prefix), device=self._device)
+        return _Prefill(*self._forward(ids[None], positions[None], self._slots.cache, None))
+
+    def _remember(self, row: int, tokens: array[int]) -> None:
+        self._slots.note(row, tokens)
+        self._prefixes.add(tokens, lambda known: self._slots.read(row, known, len(tokens)))
 
     def _forward(self, ids: Tensor, positions: Tensor, cache: Any, mask: Any) -> tuple[Tensor, Tensor | None]:
         """Logits `[rows, vocabulary]` in fp32, and the head's logits `[rows]`, at the last token of each row."""
@@ -220,6 +248,8 @@ class Decoder:
             row.tokens.append(token := int(values[0][i]))
             row.logprobs.append(min(values[1][i], 0.0))
             counts[row.job] = counts.get(row.job, 0) + 1
+            if row.job.delta is not None and not row.job.cancelled:
+                row.job.delta(row.index, (token,))
             if token in row.job.stop_ids or len(row.tokens) == row.job.request.max_tokens:
                 row.closing = self._at_step
                 if not self._at_step:
@@ -249,9 +279,10 @@ class Decoder:
             row = self._rows[i]
             if not (row.done or row.job.cancelled or row.job.over):
                 continue
-            if row.done and self._prefixes.accepts(row.length):
-                tokens = (*row.job.request.prefix, *row.tokens)[: row.length]
-                self._prefixes.add(tokens, self._slots.read(i, row.length))
+            if row.done:
+                self._remember(i, (row.job.prefix + token_array(row.tokens))[: row.length])
+            else:
+                self._slots.erase(i)
             last = self._rows.pop()
             if last is not row:
                 self._rows[i] = last

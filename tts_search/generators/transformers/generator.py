@@ -10,10 +10,13 @@ import asyncio
 import queue
 import threading
 import weakref
+from array import array
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError, InvalidInputError, MissingDependencyError, ModelNotFoundError
@@ -44,7 +47,10 @@ class TransformersGenerator(PretrainedGenerator):
         threads: CPU threads for the model; None is torch's default, or 1 for a model so small that threads would
             wait for each other longer than they work.
         prefix_cache_tokens: how many tokens of earlier sequences to keep, so that continuing one of them does not read
-            its prefix again; 0 for none. Scores and tokens are the same up to rounding.
+            its prefix again; what sequences share is kept, and counted, once. None is room for `max_batch` of the
+            longest, within a quarter of the memory that is free when the first is kept (a single one may take half);
+            0 for none. Between two requests the slots of `max_batch` may hold as much again. Scores and tokens are the
+            same up to rounding.
 
     Raises:
         ModelNotFoundError: no model, no tokenizer, or no head there.
@@ -63,13 +69,13 @@ class TransformersGenerator(PretrainedGenerator):
         max_batch: int = 64,
         context_tokens: int | None = None,
         threads: int | None = None,
-        prefix_cache_tokens: int = 16_384,
+        prefix_cache_tokens: int | None = None,
     ) -> None:
         if max_batch < 1:
             raise InvalidInputError(f"max_batch must be at least 1, got {max_batch}")
         if threads is not None and threads < 1:
             raise InvalidInputError(f"threads must be at least 1, or None for torch's default; got {threads}")
-        if prefix_cache_tokens < 0:
+        if prefix_cache_tokens is not None and prefix_cache_tokens < 0:
             raise InvalidInputError(f"prefix_cache_tokens must not be negative, got {prefix_cache_tokens}")
         try:
             from tts_search.generators.transformers.decoding import Decoder
@@ -107,16 +113,19 @@ class TransformersGenerator(PretrainedGenerator):
         """
         from tts_search.generators.transformers.decoding import Job
 
-        self._check(request)
+        prefix = self._check(request)
         if not request.seeds:
             return []
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Sequence[Completion]] = loop.create_future()
+        report, stream = request.on_tokens, getattr(request, "on_delta", None)
         job = Job(
             request,
+            prefix,
             stop_ids=request.stop_ids | self._tokenizer.eos_ids,
             deliver=lambda result: _call(loop, _settle, future, result),
-            progress=None if (report := request.on_tokens) is None else lambda count: _call(loop, report, count),
+            progress=None if report is None else lambda count: _call(loop, report, count),
+            delta=None if stream is None else lambda sample, ids: _call(loop, stream, sample, ids),
         )
         self._worker.submit(job)
         try:
@@ -129,8 +138,9 @@ class TransformersGenerator(PretrainedGenerator):
         self._finalizer()
         await asyncio.to_thread(self._worker.join)
 
-    def _check(self, request: Request) -> None:
-        if not request.prefix:
+    def _check(self, request: Request) -> array[int]:
+        """The prefix, in a form that costs nothing for each token from here on."""
+        if not len(request.prefix):
             raise GeneratorError("the prefix is empty: a language model needs at least one token to continue")
         if request.max_tokens < 1:
             raise GeneratorError(f"max_tokens must be at least 1, got {request.max_tokens}")
@@ -140,8 +150,15 @@ class TransformersGenerator(PretrainedGenerator):
                 f"a prefix of {len(request.prefix)} tokens and max_tokens={request.max_tokens} make {wanted} tokens, "
                 f"but {self._name} holds {self._context_tokens}: ask for fewer tokens"
             )
-        if outside := [i for i in request.prefix if not 0 <= i < len(self._tokenizer)]:
-            raise GeneratorError(f"the prefix holds ids that {self._name} has no token for: {outside[:5]}")
+        try:
+            prefix = array("q", tuple(request.prefix))
+        except (TypeError, OverflowError) as error:
+            raise GeneratorError(f"the prefix holds what cannot be a token id: {error}") from error
+        ids = np.frombuffer(prefix, np.int64)
+        outside = ids[(ids < 0) | (ids >= len(self._tokenizer))]
+        if outside.size:
+            raise GeneratorError(f"the prefix holds ids that {self._name} has no token for: {outside[:5].tolist()}")
+        return prefix
 
 
 class _Worker:

@@ -6,128 +6,185 @@ This module knows tensors and token ids; it knows no model and no request.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from array import array
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from tts_search.errors import InvalidInputError
-from tts_search.generators.transformers.prefix_cache import States
+from tts_search.generators.transformers.prefix_cache import common
+from tts_search.generators.transformers.state_pool import States, cut
 
 
 class _SlotLayer(DynamicLayer):
-    """One layer's keys and values, `[slots, heads, capacity, width]`."""
+    """One layer's keys and values, `[slots, heads, capacity, width]`, made when the first of them come."""
 
     def __init__(self, cursor: _Cursor) -> None:
         super().__init__()
         self.cursor = cursor
 
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        super().lazy_initialization(key_states, value_states)
+        self.keys, self.values = self._buffer(key_states), self._buffer(value_states)
+
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Store one more token of every row; return all rows up to the longest."""
-        rows, end = key_states.shape[0], self.cursor.end
+        """Store the new tokens of the rows at work; return all that these rows have, up to the longest."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
         assert self.keys is not None
         assert self.values is not None
-        if self.cursor.positions is None:
-            self.keys[:rows, :, end - 1] = key_states[:, :, 0]
-            self.values[:rows, :, end - 1] = value_states[:, :, 0]
-        else:
-            self.keys[self.cursor.rows, :, self.cursor.positions] = key_states[:, :, 0]
-            self.values[self.cursor.rows, :, self.cursor.positions] = value_states[:, :, 0]
-        return self.keys[:rows, :, :end], self.values[:rows, :, :end]
+        return self.cursor.store(self.keys, key_states), self.cursor.store(self.values, value_states)
 
     def get_seq_length(self) -> int:
-        """Tokens in front of the one that is being stored."""
-        return self.cursor.end - 1
+        """Tokens in front of those that are being stored."""
+        return self.cursor.start
+
+    def resize(self) -> None:
+        """Go over to new buffers, of the size that is asked for now."""
+        if self.is_initialized:
+            self.keys, self.values = self._buffer(self.keys, copy=True), self._buffer(self.values, copy=True)
+
+    def _buffer(self, like: Tensor | None, *, copy: bool = False) -> Tensor:
+        assert like is not None
+        # Zeros, because what a mask hides must at least be finite.
+        new = like.new_zeros(self.cursor.slots, like.shape[1], self.cursor.capacity, like.shape[3])
+        if copy:
+            slots, tokens = min(new.shape[0], like.shape[0]), min(new.shape[2], like.shape[2])
+            new[:slots, :, :tokens] = like[:slots, :, :tokens]
+        return new
 
 
 class _Cursor:
-    """Where the next token of every row goes; the layers share it."""
+    """The size of the buffers, and where the next tokens go: to `rows`, from `start` to `end`. The layers share it."""
 
     def __init__(self) -> None:
-        self.end = 1
-        self.rows: Tensor | None = None
-        self.positions: Tensor | None = None  # None: all rows stand at `end - 1`
+        self.slots = 0
+        self.capacity = 0
+        self.rows = slice(0)
+        self.start = 0
+        self.end = 0
+        self.places: tuple[Tensor, Tensor] | None = None  # row and position of each, where rows are not equally long
+
+    def store(self, buffer: Tensor, new: Tensor) -> Tensor:
+        if self.places is None:
+            buffer[self.rows, :, self.start : self.end] = new
+        else:
+            rows, positions = self.places
+            buffer[rows, :, positions] = new[:, :, 0]
+        return buffer[self.rows, :, : self.end]
 
 
 class SlotCache:
-    """The keys and values of up to `max_rows` sequences of different lengths; rows are numbered without gaps."""
+    """The keys and values of up to `max_rows` sequences of different lengths; rows at work are numbered without gaps.
+
+    A slot remembers what was in it, so a sequence that goes on where it was costs no copy.
+    """
 
     def __init__(self, max_rows: int, max_tokens: int) -> None:
         self._max_rows = max_rows
         self._max_tokens = max_tokens
-        self._cursor = _Cursor()
-        self.layers: list[_SlotLayer] = []
-        self.cache = Cache(layers=[])
+        self.clear()
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens there is memory for."""
+        return self._cursor.slots * self._cursor.capacity
 
     def clear(self) -> None:
         """Give the memory back."""
-        self.layers = []
-        self.cache = Cache(layers=[])
+        self._cursor = _Cursor()
+        self._held: list[array[int]] = []  # the tokens that each slot holds, or the first of them
+        self.cache = Cache(layer_class_to_replicate=cast("Any", partial(_SlotLayer, self._cursor)))
+
+    def reserve(self, rows: int, tokens: int) -> None:
+        """Make room for `rows` rows at work, the longest of `tokens` tokens.
+
+        What has to grow is made new, to the measure of the rows at work: many short rows at one time and a long one at
+        another do not add up to many long ones.
+        """
+        cursor = self._cursor
+        more_rows, more_tokens = rows > cursor.slots, tokens > cursor.capacity
+        if not (more_rows or more_tokens):
+            return
+        # Twice the rows, and an eighth more tokens: to read a cache for each of these costs more than to move it once.
+        slots = max(rows, 2 * cursor.slots) if more_rows else rows
+        capacity = max(tokens + 64, cursor.capacity * 9 // 8) if more_tokens else tokens + 64
+        cursor.slots, cursor.capacity = min(self._max_rows, slots), min(self._max_tokens, capacity)
+        self._held = [held[: cursor.capacity] for held in self._held[: cursor.slots]]
+        self._held += [array("q") for _ in range(cursor.slots - len(self._held))]
+        for layer in self._layers:
+            layer.resize()
+
+    def begin(self, row: int, tokens: array[int], known: int, read: Callable[[int], States]) -> None:
+        """Put the first `known` tokens of a sequence into a row, and aim at the rest of them.
+
+        There must be room for the row. `read(n)` gives the known tokens but for the first `n`, which the slot still
+        holds; it is not asked if that is all of them.
+        """
+        shared = common(self._held[row], tokens[:known])
+        if shared < known:
+            self._held[row] = tokens[:shared]
+            self._aim_within(row, shared, known)
+            for layer, (keys, values) in enumerate(read(shared)):
+                self.cache.update(keys, values, layer)
+        self._held[row] = tokens[:known]
+        self._aim_within(row, known, len(tokens))
+
+    def spread(self, row: int, rows: int, tokens: array[int]) -> None:
+        """Begin the rows `row` to `row + rows - 1` with the sequence that is in the first of them."""
+        self._held[row] = tokens
+        for other in range(row + 1, row + rows):
+            self._copy(row, other, common(self._held[other], tokens), len(tokens))
+            self._held[other] = tokens
 
     def aim(self, positions: Sequence[int], device: torch.device) -> None:
         """Say where the next token of each row goes."""
-        cursor = self._cursor
-        cursor.end = max(positions) + 1
-        self._reserve(len(positions), cursor.end)
-        if min(positions) + 1 == cursor.end:
-            cursor.rows = cursor.positions = None
-        else:
-            cursor.rows = torch.arange(len(positions), device=device)
-            cursor.positions = torch.tensor(positions, device=device)
+        cursor, rows, last = self._cursor, len(positions), max(positions)
+        self.reserve(rows, last + 1)
+        cursor.rows, cursor.start, cursor.end, cursor.places = slice(rows), last, last + 1, None
+        if min(positions) < last:
+            cursor.places = torch.arange(rows, device=device), torch.tensor(positions, device=device)
 
-    def write(self, row: int, states: States, rows: int) -> None:
-        """Begin the rows `row` to `row + rows - 1` with the same sequence."""
-        if not self.layers:
-            self.layers = [_SlotLayer(self._cursor) for _ in states]
-            self.cache = Cache(layers=list(self.layers))
-            for layer, (keys, values) in zip(self.layers, states, strict=True):
-                layer.lazy_initialization(keys, values)
-                layer.keys, layer.values = keys[:, :, :0].clone(), values[:, :, :0].clone()
-        length = states[0][0].shape[2]
-        self._reserve(row + rows, length + 1)
-        for layer, (keys, values) in zip(self.layers, states, strict=True):
-            assert layer.keys is not None
-            assert layer.values is not None
-            layer.keys[row : row + rows, :, :length] = keys
-            layer.values[row : row + rows, :, :length] = values
+    def read(self, row: int, start: int, end: int) -> States:
+        """The tokens from `start` to `end` of a row, as a view that holds until something changes."""
+        return cut(self._buffers, start, end, row)
 
-    def read(self, row: int, length: int) -> States:
-        """A copy of the first `length` tokens of `row`."""
-        return [
-            (layer.keys[row : row + 1, :, :length].clone(), layer.values[row : row + 1, :, :length].clone())
-            for layer in self.layers
-            if layer.keys is not None and layer.values is not None
-        ]
+    def note(self, row: int, tokens: array[int]) -> None:
+        """Remember what a row holds."""
+        self._held[row] = tokens
+
+    def erase(self, row: int) -> None:
+        """Empty a row that may hold what is not finite."""
+        self._held[row] = array("q")
+        for keys, values in self._buffers:
+            keys[row] = values[row] = 0
 
     def move(self, source: int, target: int, length: int) -> None:
         """Put row `source` in the place of row `target`."""
-        for layer in self.layers:
-            for buffer in (layer.keys, layer.values):
-                assert buffer is not None
-                buffer[target, :, :length] = buffer[source, :, :length]
+        self._copy(source, target, 0, length)
+        self._held[target] = self._held[source]
 
-    def _reserve(self, rows: int, tokens: int) -> None:
-        keys = self.layers[0].keys
-        assert keys is not None
-        slots, capacity = keys.shape[0], keys.shape[2]
-        if rows <= slots and tokens <= capacity:
-            return
-        if rows > slots:
-            slots = min(self._max_rows, max(rows, 2 * slots))
-        if tokens > capacity:  # half as much again, so that growing costs a constant share of the work
-            capacity = min(self._max_tokens, max(tokens + 64, capacity * 3 // 2))
-        for layer in self.layers:
-            layer.keys = _grown(layer.keys, slots, capacity)
-            layer.values = _grown(layer.values, slots, capacity)
+    @property
+    def _layers(self) -> list[_SlotLayer]:
+        return cast("list[_SlotLayer]", self.cache.layers)
 
+    @property
+    def _buffers(self) -> list[tuple[Tensor, Tensor]]:
+        layers = self._layers
+        return [(x.keys, x.values) for x in layers if x.keys is not None and x.values is not None]
 
-def _grown(old: Tensor | None, slots: int, capacity: int) -> Tensor:
-    assert old is not None
-    new = old.new_zeros(slots, old.shape[1], capacity, old.shape[3])
-    new[: old.shape[0], :, : old.shape[2]] = old
-    return new
+    def _aim_within(self, row: int, start: int, end: int) -> None:
+        cursor = self._cursor
+        cursor.rows, cursor.start, cursor.end, cursor.places = slice(row, row + 1), start, end, None
+
+    def _copy(self, source: int, target: int, start: int, end: int) -> None:
+        for layer in self._buffers:
+            for buffer in layer:
+                buffer[target, :, start:end] = buffer[source, :, start:end]
 
 
 def attention_windows(config: Any) -> dict[str, int | None]:

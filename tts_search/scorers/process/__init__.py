@@ -66,7 +66,7 @@ class ProcessRewardModel:
         device: str = "auto",
         dtype: str = "auto",
         batch_tokens: int = 16_384,
-        prefix_cache_tokens: int = 16_384,
+        prefix_cache_tokens: int | None = None,
     ) -> ProcessRewardModel:
         """Load a checkpoint into this process, by way of transformers. Code that comes with it is never run.
 
@@ -77,7 +77,8 @@ class ProcessRewardModel:
             device: `"cpu"`, `"cuda:1"`, ...; `"auto"` prefers CUDA to MPS to the CPU.
             dtype: `"float32"`, `"bfloat16"`, ...; `"auto"` keeps the checkpoint's.
             batch_tokens: how many tokens go through the model at once.
-            prefix_cache_tokens: how many tokens' keys and values are kept to go on from; 0 for none.
+            prefix_cache_tokens: how many tokens' keys and values are kept to go on from, what solutions share once;
+                None is room for 16 of the longest, within a quarter of the memory that is free; 0 for none.
 
         Raises:
             ModelNotFoundError: no such checkpoint, or its weights lack the head.
