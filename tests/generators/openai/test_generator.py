@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 from tests.checkpoints import write_head, write_tokenizer
 from tests.generators.openai.misbehaving_server import KEY, LOGPROB, MODEL, ByHeart, by_heart
@@ -54,7 +54,6 @@ def serve(folder: Path, tokenizer: PretrainedTokenizer) -> Iterator[Callable[...
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries wait for milliseconds; a Retry-After is waited for as it says."""
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
 
     async def at_once(self: object, attempt: int) -> None:
         await asyncio.sleep(0)
@@ -259,7 +258,7 @@ def test_nonsense_is_an_error(serve: Callable[..., ByHeart], fault: str, message
 def test_a_server_that_ignores_the_limit_is_refused(serve: Callable[..., ByHeart]) -> None:
     server = serve()
     server.faults.append("too many")
-    with pytest.raises(GeneratorError, match="sampled 8 tokens where at most 5"):
+    with pytest.raises(GeneratorError, match="sampled 6 tokens where at most 5"):
         ask(server, request(server, max_tokens=5))
 
 
@@ -367,7 +366,7 @@ def test_a_head_asks_for_a_server_that_scores(serve: Callable[..., ByHeart], fol
     server = serve()
     generator = OpenAIGenerator(server.url, tokenizer=model)
     assert generator.head_config is not None
-    with pytest.raises(InvalidInputError, match=r"status 400.*out-of-vocab.*vllm_serve"):
+    with pytest.raises(InvalidInputError, match=r"status 400.*out-of-vocab.*vllm.server"):
         ask(server, tokenizer=model)
     assert server.bodies[0]["logprob_token_ids"] == [512, 513]
     (one,) = ask(server, tokenizer=model, head=None)
