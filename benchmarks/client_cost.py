@@ -139,7 +139,8 @@ def compare(options: argparse.Namespace) -> None:
     finally:
         server.terminate()
         server.wait()
-    print(f"{options.requests} streams of {options.tokens} tokens, {options.at_once} at once, {options.pairs} runs each")
+    size = f"{options.requests} streams of {options.tokens} tokens, {options.at_once} at once"
+    print(f"{size}; {options.pairs} runs each")
     print("processor time a request, milliseconds; seconds on the clock: median (least to most)")
     for name, runs in results.items():
         columns = ([run[what] for run in runs] for what in ("cpu", "wall"))

@@ -39,7 +39,8 @@ class Address:
         """
         place = _split(url.strip())
         if place is None:
-            raise InvalidInputError(f"{what} must be like 'http://localhost:8000/v1', got {without_credentials(url)!r}")
+            shown = without_credentials(url if "://" in url else f"://{url}").removeprefix("://")
+            raise InvalidInputError(f"{what} must be like 'http://localhost:8000/v1', got {shown!r}")
         userinfo, _, host = place.netloc.rpartition("@")
         name = f"{place.scheme}://{host}{place.path.rstrip('/')}"
         user, separator, password = (unquote(part) for part in userinfo.partition(":"))
@@ -103,7 +104,8 @@ def _split(url: str) -> SplitResult | None:
 
 def _writings(secret: str) -> set[str]:
     data = secret.encode("utf-8", "surrogatepass")
-    encoded = {base64.b64encode(data).decode(), base64.urlsafe_b64encode(data).decode()}
+    octets = {data, secret.encode("latin-1", "replace")}  # either is a header's encoding for somebody
+    encoded = {encode(some).decode() for some in octets for encode in (base64.b64encode, base64.urlsafe_b64encode)}
     escaped = {repr(secret)[1:-1], json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
     in_url = {quote(data), quote(data, safe=""), quote_plus(data)}
     return {secret, *escaped, *in_url, *(text.rstrip("=") for text in encoded)}

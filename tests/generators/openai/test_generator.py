@@ -1,16 +1,17 @@
-"""The OpenAI-compatible generator against a server that misbehaves; `test_openai_vllm.py` has a real one."""
+"""The OpenAI-compatible generator against a server that misbehaves; `test_vllm_server.py` has a real one."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from typer.testing import CliRunner
@@ -18,71 +19,21 @@ from typer.testing import CliRunner
 pytest.importorskip("aiohttp")
 
 from tests.checkpoints import write_head, write_tokenizer
-from tests.generators.openai.misbehaving_server import KEY, LOGPROB, MODEL, ByHeart, by_heart
+from tests.generators.openai.asking import ask, request
+from tests.generators.openai.misbehaving_server import KEY, LOGPROB, MODEL, ByHeart
 from tts_search.api import Searcher
 from tts_search.cli import app
-from tts_search.core.protocols import Completion, Request, Sampling
+from tts_search.core.protocols import Request, Sampling
 from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError, TTSError
 from tts_search.generators.openai import OpenAIGenerator
 from tts_search.generators.tokenizer import PretrainedTokenizer
 
-TEXT = "First, add the two largest: 13 + 9 = 22.\n\nNow 52 + 9 = 61.\n\nWait, naïve 你好.\n\n</think>It is 87."
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tokenizer(tmp_path_factory.mktemp("served"))
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")
 def tokenizer(folder: Path) -> PretrainedTokenizer:
     return PretrainedTokenizer(folder)
-
-
-@pytest.fixture
-def serve(folder: Path, tokenizer: PretrainedTokenizer) -> Iterator[Callable[..., ByHeart]]:
-    with ExitStack() as stack:
-
-        def start(dialect: str = "ids") -> ByHeart:
-            prompt = tokenizer.render("Make 87.")
-            words = (*tokenizer.encode(TEXT), *sorted(tokenizer.eos_ids))
-            return stack.enter_context(by_heart(folder, prompt, words, dialect))
-
-        yield start
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries wait for milliseconds; a Retry-After is waited for as it says."""
-
-    async def at_once(self: object, attempt: int) -> None:
-        await asyncio.sleep(0)
-
-    monkeypatch.setattr("tts_search.generators.openai.endpoint.Endpoint.back_off", at_once)
-
-
-def request(
-    server: ByHeart, *, seeds: int = 1, max_tokens: int = 200, stops: Sequence[int] = (), **more: Any
-) -> Request:
-    return Request(
-        prefix=server.prompt,
-        seeds=tuple(range(seeds)),
-        max_tokens=max_tokens,
-        stop_ids=server.tokenizer.eos_ids.union(stops),
-        **more,
-    )
-
-
-def ask(server: ByHeart, asked: Request | None = None, **settings: Any) -> Sequence[Completion]:
-    generator = OpenAIGenerator(server.url, model=MODEL, **settings)
-
-    async def work() -> Sequence[Completion]:
-        try:
-            return await asyncio.wait_for(generator.generate(asked or request(server)), 20)
-        finally:
-            await generator.aclose()
-
-    return asyncio.run(work())
 
 
 def test_a_completion_is_what_the_server_sampled(serve: Callable[..., ByHeart]) -> None:
@@ -269,6 +220,17 @@ def test_a_server_with_a_smaller_context_is_refused(serve: Callable[..., ByHeart
         ask(server)
 
 
+@pytest.mark.parametrize("dialect", ["ids", "shy", "hosted"])
+def test_odd_chunks_are_read_as_others_read_them(serve: Callable[..., ByHeart], dialect: str) -> None:
+    """Null for a text, for choices and for ids; probabilities of zero; an account of zero at the end."""
+    server = serve(dialect)
+    server.faults.append("odd")
+    (one,) = ask(server, tokenizer=server.folder, tokens="text" if dialect == "hosted" else "auto")
+    assert one.token_ids == server.words
+    assert one.sampled_tokens == len(server.words)
+    assert one.logprobs == (-9999.0,) * len(server.words)
+
+
 def test_usage_is_the_servers_own_account(serve: Callable[..., ByHeart]) -> None:
     server = serve()
     server.faults.extend(["hidden tokens", "no usage"])
@@ -320,6 +282,80 @@ def test_cancelling_closes_the_connections(serve: Callable[..., ByHeart]) -> Non
         await generator.aclose()
 
     asyncio.run(work())
+
+
+def test_a_request_names_its_tree(serve: Callable[..., ByHeart]) -> None:
+    server = serve()
+    server.faults.extend(["500", "cut"])
+    ask(server, request(server, tree=2**63))
+    assert set(server.sessions) == {str(2**63)}, "retries and what goes on behind a cut too"
+    assert len(server.sessions) == 3
+    ask(server, request(server, tree=8), session_in_body=True)
+    assert server.sessions[-1] == server.bodies[-1]["session_id"] == "8"
+    assert not any("session_id" in body for body in server.bodies[:-1])
+
+
+def test_a_server_is_not_asked_what_is_known(serve: Callable[..., ByHeart]) -> None:
+    server = serve()
+    known = {"tokenizer": server.folder, "context_tokens": 400}
+    (one,) = ask(server, **known)
+    assert one.token_ids == server.words
+    assert server.paths == ["/v1/completions"]
+    for name in known:
+        ask(server, **{other: value for other, value in known.items() if other != name})
+        assert "/v1/models" in server.paths
+        server.paths.clear()
+
+
+class Joined(Sequence[int]):
+    """A prefix that is joined when it is read."""
+
+    def __init__(self, *parts: Sequence[int]) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, index: Any) -> Any:
+        return [token for part in self.parts for token in part][index]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard(Request):
+    on_delta: Callable[[int, tuple[int, ...]], None] | None = None
+
+
+@pytest.mark.parametrize("dialect", ["ids", "shy", "hosted"])
+@pytest.mark.parametrize("stopped", [False, True])
+def test_tokens_are_told_as_they_come(serve: Callable[..., ByHeart], dialect: str, stopped: bool) -> None:
+    server = serve(dialect)
+    server.faults.extend(["400"] * (dialect == "hosted") + ["cut"])
+    told: list[tuple[int, tuple[int, ...]]] = []
+    asked = Heard(
+        prefix=cast(Any, Joined(server.prompt[:3], server.prompt[3:])),
+        seeds=(5, 5, 9),
+        max_tokens=200,
+        stop_ids=server.tokenizer.eos_ids.union(server.tokenizer.encode(".\n\n") if stopped else ()),
+        on_delta=lambda sample, ids: told.append((sample, ids)),
+    )
+    for sample, one in enumerate(ask(server, asked, tokenizer=server.folder)):
+        parts = [ids for index, ids in told if index == sample]
+        assert tuple(token for ids in parts for token in ids) == one.token_ids
+        if dialect == "ids":
+            assert all(len(ids) == 1 for ids in parts), "each as it comes"
+    assert not any("stream_interval" in body for body in server.bodies)
+
+
+def test_a_generator_that_is_dropped_leaves_nothing_unclosed(
+    serve: Callable[..., ByHeart], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve()
+    generator = OpenAIGenerator(server.url, model=MODEL)
+    asyncio.run(generator.generate(request(server)))
+    asyncio.run(generator.generate(request(server)))
+    del generator
+    gc.collect()
+    assert "nclosed" not in caplog.text
 
 
 def test_a_generator_goes_with_an_event_loop_that_lives(serve: Callable[..., ByHeart]) -> None:
