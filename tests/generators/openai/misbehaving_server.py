@@ -191,6 +191,9 @@ def _handler(mind: ByHeart) -> type[BaseHTTPRequestHandler]:
                 return self.answer(400, {"error": {"message": refusal}})
             if fault == "web page":
                 return self.answer(200, "<html>welcome</html>", {"Content-Type": "text/html"})
+            if fault == "echo status":
+                self.wfile.write(f"HTTP/1.1 nonsense {self.told()}\r\n\r\n".encode())
+                return None
             if fault == "hang":
                 mind.awake.wait(30)
                 return None

@@ -10,15 +10,19 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("aiohttp")
 
 from tests.generators.openai.asking import ask, request
 from tests.generators.openai.misbehaving_server import MODEL, ByHeart
+from tts_search.addresses import Redaction
 from tts_search.api import Searcher
 from tts_search.errors import InvalidInputError, TTSError
 from tts_search.generators.openai import OpenAIGenerator
 from tts_search.generators.openai.access import Access
+from tts_search.generators.openai.troubles import Troubles
 
 USER, PASSWORD, TOKEN = "somebody-7", "p@ss/w:rd'ü", "query-token-99"
 BASIC = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
@@ -62,7 +66,21 @@ def test_without_a_key_no_authorization_is_sent(serve: Callable[..., ByHeart]) -
 
 @pytest.mark.parametrize(
     "fault",
-    ["400", "401", "404", "418", "429", "500", "echo error", "echo chunk", "echo finish", "cut", "silence", "hang"],
+    [
+        "400",
+        "401",
+        "404",
+        "418",
+        "429",
+        "500",
+        "echo error",
+        "echo chunk",
+        "echo finish",
+        "echo status",
+        "cut",
+        "silence",
+        "hang",
+    ],
 )
 def test_no_error_shows_credentials(
     serve: Callable[..., ByHeart], fault: str, caplog: pytest.LogCaptureFixture
@@ -85,6 +103,12 @@ def test_a_log_shows_no_credentials(serve: Callable[..., ByHeart], caplog: pytes
     ask(server, url=private(server.url), tokenizer=server.folder)
     assert "takes no token ids" in caplog.text
     assert leaks(caplog.text) == []
+
+
+@given(before=st.integers(0, 500), length=st.sampled_from([80, 200, 400]))
+def test_no_part_of_a_secret_is_left_where_words_are_cut_short(before: int, length: int) -> None:
+    troubles = Troubles("server", Redaction(["0123456789"]), 1.0)
+    assert "0" not in troubles.quote("." * before + "0123456789" * 3, length)
 
 
 def test_a_server_that_is_not_there_shows_none() -> None:

@@ -49,6 +49,11 @@ def test_an_event_of_any_use_passes_and_a_longer_one_does_not() -> None:
         feed(decoder, piece, MOST_BYTES // 2**16 + 2)
 
 
+def test_a_stream_of_many_events_may_be_longer_than_one() -> None:
+    decoder, event = EventDecoder(), b"data: " + b"x" * 2**20 + b"\n\n"
+    assert sum(len(decoder.feed(event)) for _ in range(40)) == 40
+
+
 @pytest.mark.parametrize("line", [b"data: x\n", b"data:" + b"x" * 2**15 + b"\n"])
 def test_an_event_of_many_lines_has_an_end_too(line: bytes) -> None:
     block = line * (2**16 // len(line))

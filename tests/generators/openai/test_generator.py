@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import json
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +27,7 @@ from tts_search.cli import app
 from tts_search.core.protocols import Request, Sampling
 from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError, TTSError
 from tts_search.generators.openai import OpenAIGenerator
+from tts_search.generators.openai.listener import Listener
 from tts_search.generators.tokenizer import PretrainedTokenizer
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -312,6 +314,11 @@ class Joined(Sequence[int]):
 
     def __init__(self, *parts: Sequence[int]) -> None:
         self.parts = parts
+        self.joined = 0
+
+    def __iter__(self) -> Iterator[int]:
+        self.joined += 1
+        return itertools.chain(*self.parts)
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))
@@ -331,8 +338,9 @@ def test_tokens_are_told_as_they_come(serve: Callable[..., ByHeart], dialect: st
     server = serve(dialect)
     server.faults.extend(["400"] * (dialect == "hosted") + ["cut"])
     told: list[tuple[int, tuple[int, ...]]] = []
+    prefix = Joined(server.prompt[:3], server.prompt[3:])
     asked = Heard(
-        prefix=cast(Any, Joined(server.prompt[:3], server.prompt[3:])),
+        prefix=cast(Any, prefix),
         seeds=(5, 5, 9),
         max_tokens=200,
         stop_ids=server.tokenizer.eos_ids.union(server.tokenizer.encode(".\n\n") if stopped else ()),
@@ -344,6 +352,15 @@ def test_tokens_are_told_as_they_come(serve: Callable[..., ByHeart], dialect: st
         if dialect == "ids":
             assert all(len(ids) == 1 for ids in parts), "each as it comes"
     assert not any("stream_interval" in body for body in server.bodies)
+    assert prefix.joined == 1, "for all seeds, and behind a cut too"
+
+
+def test_what_comes_behind_a_stop_is_not_told() -> None:
+    told: list[tuple[int, tuple[int, ...]]] = []
+    listener = Listener(lambda sample, ids: told.append((sample, ids)), 3, frozenset({9}))
+    for ids in ([1], [1], [1, 2, 9, 4], [1, 2, 9, 4, 5, 9], [1, 2, 9]):
+        listener.hear(ids)
+    assert told == [(3, (1,)), (3, (2, 9))]
 
 
 def test_a_generator_that_is_dropped_leaves_nothing_unclosed(
