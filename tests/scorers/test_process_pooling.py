@@ -1,8 +1,10 @@
 """Reward models behind HTTP: a server that answers as `vllm serve` does, by a real model, and one that misbehaves."""
 
+import base64
 import http.server
 import json
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -160,3 +162,16 @@ def test_a_server_that_is_not_there(folders: dict[str, Path], serve: Callable[..
     server.http.server_close()
     with pytest.raises(ScorerError, match=r"127\.0\.0\.1:\d+/pooling gave no answer in 4 attempts: .*refused"):
         ProcessRewardModel.from_endpoint(folders["qwen"], server.url).score([trajectory()])
+
+
+def test_credentials_are_sent_and_not_shown(folders: dict[str, Path], serve: Callable[..., Server]) -> None:
+    password, basic = "a-pass-word", base64.b64encode(b"me:a-pass-word").decode()
+    server = serve(lambda _: (400, f"no: {password}, {basic}".encode()))
+    url = server.url.replace("://", f"://me:{password}@")
+    remote = ProcessRewardModel.from_endpoint(folders["qwen"], url, key="a-key")
+    with pytest.raises(ScorerError, match=rf"{server.url}/pooling answered 400") as caught:
+        remote.score([trajectory()])
+    shown = "".join(traceback.format_exception(caught.value)) + repr(remote)
+    assert password not in shown
+    assert basic not in shown
+    assert server.headers[0]["Authorization"] == f"Basic {basic}"

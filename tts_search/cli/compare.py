@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import re
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -192,7 +191,7 @@ def compare(
                     on_progress=on_progress,
                     labels=list(chosen),
                 )
-        written = write(comparison, out, command="tts-search " + shlex.join(sys.argv[1:]))
+        written = write(comparison, out, command=terminal.command_line())
         show(comparison, written, quiet=quiet)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -117,7 +116,7 @@ def reproduce(
                     on_progress=on_progress,
                 )
                 findings = frame.reproduce(study, items)
-                page = frame.findings_page(study, findings, command="tts-search " + shlex.join(sys.argv[1:]))
+                page = frame.findings_page(study, findings, command=terminal.command_line())
         text = frame.findings_markdown(findings)
         for name, content in zip(REPORTS, (page, text), strict=True):
             (out / name).write_text(content, encoding="utf-8")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import IO, TypeGuard
 from rich.console import Console
 from rich.text import Text
 
+from tts_search.addresses import without_credentials
 from tts_search.models import EMBEDDED, model_folder
 
 COMFORTABLE_WIDTH = 100  # columns; longer lines are hard to read
@@ -58,8 +60,14 @@ def loading(console: Console | None, what: str) -> Iterator[None]:
     if not animates(console):
         yield
         return
-    with console.status(Text(f"Loading {what}", "dim"), spinner="dots" if writes_unicode(console) else "line"):
+    message = Text(f"Loading {without_credentials(what)}", "dim")
+    with console.status(message, spinner="dots" if writes_unicode(console) else "line"):
         yield
+
+
+def command_line() -> str:
+    """The command as it was typed, for a report; without the credentials of a URL in it."""
+    return "tts-search " + shlex.join(map(without_credentials, sys.argv[1:]))
 
 
 def plain(text: str) -> str:

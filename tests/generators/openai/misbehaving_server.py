@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -37,11 +38,16 @@ class ByHeart:
         self.bodies: list[dict[str, Any]] = []
         self.statuses: list[int] = []
         self.keys: set[str | None] = set()
+        self.sessions: list[str | None] = []
+        self.paths: list[str] = []
+        self.headers: list[dict[str, str]] = []
+        self.sent = 0  # chunks of endless streams
         self.left = threading.Event()  # a client closed its connection on us
         self.awake = threading.Event()  # set when those who hang may go
         self.busy = self.busiest = 0
         self.lock = threading.Lock()
         self.url = ""
+        self.repeats = KEY  # what it says back in its errors, as some do
 
     def said(self, prompt: list[int] | str) -> int:
         """How many of the words a prompt holds already."""
@@ -52,6 +58,21 @@ class ByHeart:
 
     def write(self, ids: Sequence[int]) -> str:
         return b"".join(self.tokenizer.pieces[i] for i in ids).decode("utf-8", "ignore")
+
+    def endless(self, fault: str) -> Iterator[dict[str, Any] | str]:
+        """A stream that no token, no limit and no end will come to."""
+        token = next(i for i, piece in enumerate(self.tokenizer.pieces) if piece == b"a")
+        while True:
+            self.sent += 1
+            choice: dict[str, Any] = {"index": 0, "text": "", "finish_reason": None}
+            if fault.startswith("endless tokens"):
+                choice["text"] = "a" if fault == "endless tokens" else "a" * 64
+                if self.dialect == "ids":
+                    choice["token_ids"] = [token] * len(choice["text"])
+                    choice["logprobs"] = {"token_logprobs": [LOGPROB] * len(choice["text"])}
+                elif self.dialect == "shy":
+                    choice["logprobs"] = {"content": [{"logprob": LOGPROB}] * len(choice["text"])}
+            yield COMMENT if fault == "endless comments" else {"choices": [choice]}
 
     def refusal(self, body: dict[str, Any]) -> str | None:
         if self.dialect == "hosted" and not isinstance(body["prompt"], str):
@@ -65,6 +86,8 @@ class ByHeart:
     def chunks(self, body: dict[str, Any], fault: str | None) -> Iterator[dict[str, Any] | str]:
         """What a stream says, one token at a time; a text is sent as it is."""
         start = self.said(body["prompt"])
+        if fault in ENDLESS:
+            yield from self.endless(fault)
         most = body["max_tokens"] + (3 if fault == "too many" else 0)
         stops = {*self.tokenizer.eos_ids, *(body.get("stop_token_ids", ()) if self.dialect == "ids" else ())}
         sent = 0
@@ -85,6 +108,15 @@ class ByHeart:
                 choice["token_ids"] = [token]
             else:
                 choice.get("logprobs", {})["tokens"] = [self.write([token])]
+            if fault == "fillings":
+                yield from ({"choices": []} for _ in range(150))
+            if fault == "odd" and sent % 2:
+                yield {"choices": None, "usage": None}
+                yield {"choices": [{"index": 0, "text": None, "logprobs": None, "token_ids": None}]}
+            if fault == "odd" and not choice["text"]:
+                choice["text"] = None
+            if fault == "odd" and "logprobs" in choice:
+                choice["logprobs"].update(OFF_LOGPROBS[self.dialect])
             yield {"choices": [choice]}
             if fault == "early length" and sent == 2:
                 yield {"choices": [{"index": 0, "text": "", "finish_reason": "length"}]}
@@ -94,7 +126,7 @@ class ByHeart:
                     self.awake.wait(30)
                 break
         if fault != "no usage":
-            count = sent + {"too few counted": -1, "hidden tokens": 1}.get(fault or "", 0)
+            count = sent + {"too few counted": -1, "hidden tokens": 1, "odd": -sent}.get(fault or "", 0)
             details = {"cached_tokens": len(self.prompt) // 2}
             yield {"choices": [], "usage": {"completion_tokens": count, "prompt_tokens_details": details}}
         yield "[DONE]"
@@ -125,6 +157,7 @@ def _handler(mind: ByHeart) -> type[BaseHTTPRequestHandler]:
             pass
 
         def do_GET(self) -> None:
+            mind.paths.append(self.path)
             mind.keys.add(self.headers["Authorization"])
             card = {"id": MODEL, "root": str(mind.folder), "max_model_len": 400}
             self.answer(200, {"data": [card, *[{"id": "other"}] * (mind.dialect == "hosted")]})
@@ -132,6 +165,10 @@ def _handler(mind: ByHeart) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with mind.lock:
+                mind.paths.append(self.path)
+                mind.keys.add(self.headers["Authorization"])
+                mind.headers.append(dict(self.headers))
+                mind.sessions.append(self.headers["X-Session-ID"])
                 mind.bodies.append(body)
                 fault = mind.faults.popleft() if mind.faults else None
                 mind.busy += 1
@@ -148,12 +185,15 @@ def _handler(mind: ByHeart) -> type[BaseHTTPRequestHandler]:
             if fault and fault[:3].isdigit():
                 status, _, wait = fault.partition(" after ")
                 headers = {"Retry-After": wait} if wait else {}
-                return self.answer(int(status), {"error": {"message": f"no, {KEY}"}}, headers)
+                return self.answer(int(status), {"error": {"message": self.told()}}, headers)
             refusal = mind.refusal(body)
             if refusal:
                 return self.answer(400, {"error": {"message": refusal}})
             if fault == "web page":
                 return self.answer(200, "<html>welcome</html>", {"Content-Type": "text/html"})
+            if fault == "echo status":
+                self.wfile.write(f"HTTP/1.1 nonsense {self.told()}\r\n\r\n".encode())
+                return None
             if fault == "hang":
                 mind.awake.wait(30)
                 return None
@@ -166,6 +206,9 @@ def _handler(mind: ByHeart) -> type[BaseHTTPRequestHandler]:
             for sent, chunk in enumerate(mind.chunks(body, fault)):
                 if sent == 3 and fault in MIDWAY:
                     return MIDWAY[fault](self)
+                if chunk == COMMENT:
+                    self.wfile.write(b": still here\n\n")
+                    continue
                 self.event(chunk if isinstance(chunk, str) else json.dumps(chunk))
                 if fault == "slow":
                     mind.awake.wait(0.02)
@@ -174,6 +217,16 @@ def _handler(mind: ByHeart) -> type[BaseHTTPRequestHandler]:
         def event(self, data: str) -> None:
             self.wfile.write(f"data: {data}\n\n".encode())
             self.wfile.flush()
+
+        def told(self) -> str:
+            """What a server that is too helpful says back."""
+            return f"no: {self.headers['Authorization']}, {self.headers['Proxy-Authorization']}, {mind.repeats}"
+
+        def long_line(self) -> None:
+            self.wfile.write(b"data: ")
+            for _ in range(3200):
+                self.wfile.write(b"x" * 2**16)
+                mind.sent += 2**16
 
         def hang(self) -> None:
             mind.awake.wait(30)
@@ -191,10 +244,21 @@ def _handler(mind: ByHeart) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+COMMENT = ": a comment"
+ENDLESS = {"endless tokens", "endless tokens in blocks", "endless chunks", "endless comments"}
+OFF_LOGPROBS: dict[str, dict[str, Any]] = {
+    "ids": {"token_logprobs": [-math.inf]},
+    "shy": {"content": [{"token": "?", "logprob": -math.inf}]},
+    "hosted": {"token_logprobs": [-math.inf], "top_logprobs": None},
+}
 MIDWAY = {
     "cut": lambda handler: None,
+    "long line": lambda handler: handler.long_line(),
     "silence": lambda handler: handler.hang(),
     "garbage": lambda handler: handler.event('{"choices": [{"text": '),
+    "echo error": lambda handler: handler.event(json.dumps({"error": {"message": handler.told()}})),
+    "echo chunk": lambda handler: handler.event(json.dumps({"choices": [{"text": {"x": handler.told()}}]})),
+    "echo finish": lambda handler: handler.event(json.dumps({"choices": [{"finish_reason": handler.told()}]})),
     "strange": lambda handler: handler.event('{"choices": [{"text": 17}]}'),
     "error event": lambda handler: handler.event('{"error": {"message": "engine died"}}'),
     "filtered": lambda handler: handler.event('{"choices": [{"text": "", "finish_reason": "content_filter"}]}'),

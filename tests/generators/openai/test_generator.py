@@ -3,87 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import itertools
 import json
 import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from typer.testing import CliRunner
 
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 from tests.checkpoints import write_head, write_tokenizer
-from tests.generators.openai.misbehaving_server import KEY, LOGPROB, MODEL, ByHeart, by_heart
+from tests.generators.openai.asking import ask, request
+from tests.generators.openai.misbehaving_server import KEY, LOGPROB, MODEL, ByHeart
 from tts_search.api import Searcher
 from tts_search.cli import app
-from tts_search.core.protocols import Completion, Request, Sampling
+from tts_search.core.protocols import Request, Sampling
 from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError, TTSError
 from tts_search.generators.openai import OpenAIGenerator
+from tts_search.generators.openai.listener import Listener
 from tts_search.generators.tokenizer import PretrainedTokenizer
 
-TEXT = "First, add the two largest: 13 + 9 = 22.\n\nNow 52 + 9 = 61.\n\nWait, naïve 你好.\n\n</think>It is 87."
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tokenizer(tmp_path_factory.mktemp("served"))
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")
 def tokenizer(folder: Path) -> PretrainedTokenizer:
     return PretrainedTokenizer(folder)
-
-
-@pytest.fixture
-def serve(folder: Path, tokenizer: PretrainedTokenizer) -> Iterator[Callable[..., ByHeart]]:
-    with ExitStack() as stack:
-
-        def start(dialect: str = "ids") -> ByHeart:
-            prompt = tokenizer.render("Make 87.")
-            words = (*tokenizer.encode(TEXT), *sorted(tokenizer.eos_ids))
-            return stack.enter_context(by_heart(folder, prompt, words, dialect))
-
-        yield start
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries wait for milliseconds; a Retry-After is waited for as it says."""
-    monkeypatch.setattr("openai._base_client.INITIAL_RETRY_DELAY", 0.001)
-
-    async def at_once(self: object, attempt: int) -> None:
-        await asyncio.sleep(0)
-
-    monkeypatch.setattr("tts_search.generators.openai.endpoint.Endpoint.back_off", at_once)
-
-
-def request(
-    server: ByHeart, *, seeds: int = 1, max_tokens: int = 200, stops: Sequence[int] = (), **more: Any
-) -> Request:
-    return Request(
-        prefix=server.prompt,
-        seeds=tuple(range(seeds)),
-        max_tokens=max_tokens,
-        stop_ids=server.tokenizer.eos_ids.union(stops),
-        **more,
-    )
-
-
-def ask(server: ByHeart, asked: Request | None = None, **settings: Any) -> Sequence[Completion]:
-    generator = OpenAIGenerator(server.url, model=MODEL, **settings)
-
-    async def work() -> Sequence[Completion]:
-        try:
-            return await asyncio.wait_for(generator.generate(asked or request(server)), 20)
-        finally:
-            await generator.aclose()
-
-    return asyncio.run(work())
 
 
 def test_a_completion_is_what_the_server_sampled(serve: Callable[..., ByHeart]) -> None:
@@ -259,7 +211,7 @@ def test_nonsense_is_an_error(serve: Callable[..., ByHeart], fault: str, message
 def test_a_server_that_ignores_the_limit_is_refused(serve: Callable[..., ByHeart]) -> None:
     server = serve()
     server.faults.append("too many")
-    with pytest.raises(GeneratorError, match="sampled 8 tokens where at most 5"):
+    with pytest.raises(GeneratorError, match="sampled 6 tokens where at most 5"):
         ask(server, request(server, max_tokens=5))
 
 
@@ -268,6 +220,17 @@ def test_a_server_with_a_smaller_context_is_refused(serve: Callable[..., ByHeart
     server.faults.append("early length")
     with pytest.raises(GeneratorError, match=r"after 2 of 200 tokens.*context_tokens"):
         ask(server)
+
+
+@pytest.mark.parametrize("dialect", ["ids", "shy", "hosted"])
+def test_odd_chunks_are_read_as_others_read_them(serve: Callable[..., ByHeart], dialect: str) -> None:
+    """Null for a text, for choices and for ids; probabilities of zero; an account of zero at the end."""
+    server = serve(dialect)
+    server.faults.append("odd")
+    (one,) = ask(server, tokenizer=server.folder, tokens="text" if dialect == "hosted" else "auto")
+    assert one.token_ids == server.words
+    assert one.sampled_tokens == len(server.words)
+    assert one.logprobs == (-9999.0,) * len(server.words)
 
 
 def test_usage_is_the_servers_own_account(serve: Callable[..., ByHeart]) -> None:
@@ -323,6 +286,95 @@ def test_cancelling_closes_the_connections(serve: Callable[..., ByHeart]) -> Non
     asyncio.run(work())
 
 
+def test_a_request_names_its_tree(serve: Callable[..., ByHeart]) -> None:
+    server = serve()
+    server.faults.extend(["500", "cut"])
+    ask(server, request(server, tree=2**63))
+    assert set(server.sessions) == {str(2**63)}, "retries and what goes on behind a cut too"
+    assert len(server.sessions) == 3
+    ask(server, request(server, tree=8), session_in_body=True)
+    assert server.sessions[-1] == server.bodies[-1]["session_id"] == "8"
+    assert not any("session_id" in body for body in server.bodies[:-1])
+
+
+def test_a_server_is_not_asked_what_is_known(serve: Callable[..., ByHeart]) -> None:
+    server = serve()
+    known = {"tokenizer": server.folder, "context_tokens": 400}
+    (one,) = ask(server, **known)
+    assert one.token_ids == server.words
+    assert server.paths == ["/v1/completions"]
+    for name in known:
+        ask(server, **{other: value for other, value in known.items() if other != name})
+        assert "/v1/models" in server.paths
+        server.paths.clear()
+
+
+class Joined(Sequence[int]):
+    """A prefix that is joined when it is read."""
+
+    def __init__(self, *parts: Sequence[int]) -> None:
+        self.parts = parts
+        self.joined = 0
+
+    def __iter__(self) -> Iterator[int]:
+        self.joined += 1
+        return itertools.chain(*self.parts)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, index: Any) -> Any:
+        return [token for part in self.parts for token in part][index]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard(Request):
+    on_delta: Callable[[int, tuple[int, ...]], None] | None = None
+
+
+@pytest.mark.parametrize("dialect", ["ids", "shy", "hosted"])
+@pytest.mark.parametrize("stopped", [False, True])
+def test_tokens_are_told_as_they_come(serve: Callable[..., ByHeart], dialect: str, stopped: bool) -> None:
+    server = serve(dialect)
+    server.faults.extend(["400"] * (dialect == "hosted") + ["cut"])
+    told: list[tuple[int, tuple[int, ...]]] = []
+    prefix = Joined(server.prompt[:3], server.prompt[3:])
+    asked = Heard(
+        prefix=cast(Any, prefix),
+        seeds=(5, 5, 9),
+        max_tokens=200,
+        stop_ids=server.tokenizer.eos_ids.union(server.tokenizer.encode(".\n\n") if stopped else ()),
+        on_delta=lambda sample, ids: told.append((sample, ids)),
+    )
+    for sample, one in enumerate(ask(server, asked, tokenizer=server.folder)):
+        parts = [ids for index, ids in told if index == sample]
+        assert tuple(token for ids in parts for token in ids) == one.token_ids
+        if dialect == "ids":
+            assert all(len(ids) == 1 for ids in parts), "each as it comes"
+    assert not any("stream_interval" in body for body in server.bodies)
+    assert prefix.joined == 1, "for all seeds, and behind a cut too"
+
+
+def test_what_comes_behind_a_stop_is_not_told() -> None:
+    told: list[tuple[int, tuple[int, ...]]] = []
+    listener = Listener(lambda sample, ids: told.append((sample, ids)), 3, frozenset({9}))
+    for ids in ([1], [1], [1, 2, 9, 4], [1, 2, 9, 4, 5, 9], [1, 2, 9]):
+        listener.hear(ids)
+    assert told == [(3, (1,)), (3, (2, 9))]
+
+
+def test_a_generator_that_is_dropped_leaves_nothing_unclosed(
+    serve: Callable[..., ByHeart], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve()
+    generator = OpenAIGenerator(server.url, model=MODEL)
+    asyncio.run(generator.generate(request(server)))
+    asyncio.run(generator.generate(request(server)))
+    del generator
+    gc.collect()
+    assert "nclosed" not in caplog.text
+
+
 def test_a_generator_goes_with_an_event_loop_that_lives(serve: Callable[..., ByHeart]) -> None:
     server = serve()
     generator = OpenAIGenerator(server.url, model=MODEL)
@@ -367,7 +419,7 @@ def test_a_head_asks_for_a_server_that_scores(serve: Callable[..., ByHeart], fol
     server = serve()
     generator = OpenAIGenerator(server.url, tokenizer=model)
     assert generator.head_config is not None
-    with pytest.raises(InvalidInputError, match=r"status 400.*out-of-vocab.*vllm_serve"):
+    with pytest.raises(InvalidInputError, match=r"status 400.*out-of-vocab.*vllm.server"):
         ask(server, tokenizer=model)
     assert server.bodies[0]["logprob_token_ids"] == [512, 513]
     (one,) = ask(server, tokenizer=model, head=None)

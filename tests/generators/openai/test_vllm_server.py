@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 pytest.importorskip("vllm")
-pytest.importorskip("openai")
+pytest.importorskip("aiohttp")
 
 from tests.generators.reference import largest_difference, reference
 from tests.generators.vllm import served as vllm_server

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -78,7 +79,37 @@ def test_the_account_covers_all_streams() -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [None, 3, [], {"choices": None}, {"choices": [7]}, {"choices": [{"token_ids": [-1]}]},
+    [{}, {"choices": None}, {"choices": []}, {"choices": [{}]}, {"choices": [{"text": None, "logprobs": None}]},
+     {"choices": [{"token_ids": None, "finish_reason": None, "stop_reason": None}], "usage": None},
+     {"choices": [{"logprobs": {"tokens": None, "token_logprobs": [None], "top_logprobs": None}}]},
+     {"choices": [{"logprobs": {"content": None}}]}, {"usage": {"completion_tokens": None}},
+     {"usage": {"completion_tokens": 0, "prompt_tokens_details": None}}],
+)  # fmt: skip
+def test_null_is_nothing(raw: object) -> None:
+    answer = Answer("server")
+    answer.take(chunk(text="a", token_ids=[5], logprobs={"token_logprobs": [-1.0]}), None)
+    before = (answer.text, answer.ids, answer.exact, answer.logprobs, answer.finish, answer.counted)
+    assert answer.take(raw, None) == 0
+    assert (answer.text, answer.ids, answer.exact, answer.logprobs, answer.finish, answer.counted) == before
+
+
+@pytest.mark.parametrize(("said", "meant"), [(-math.inf, -9999.0), (-3.4e38, -9999.0), (1e-7, 0.0), (-2.5, -2.5)])
+def test_log_probabilities_are_finite(said: float, meant: float) -> None:
+    answer = Answer("server")
+    answer.take(chunk(text="a", logprobs={"token_logprobs": [said]}), None)
+    answer.take(chunk(text="a", logprobs={"content": [{"logprob": said}]}), None)
+    assert answer.logprobs == [meant, meant]
+
+
+def test_what_is_no_number_stays_none() -> None:
+    answer = Answer("server")
+    answer.take(chunk(text="a", logprobs={"token_logprobs": [math.nan]}), None)
+    assert math.isnan(answer.logprobs[0])
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [None, 3, [], {"choices": {}}, {"choices": [7]}, {"choices": [{"token_ids": [-1]}]},
      {"choices": [], "usage": {"completion_tokens": -2}}, {"choices": [{"logprobs": {"token_logprobs": ["x"]}}]}],
 )  # fmt: skip
 def test_what_is_no_chunk_is_refused(raw: object) -> None:

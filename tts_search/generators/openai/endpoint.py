@@ -1,40 +1,41 @@
 """The connection to an OpenAI-compatible server: what it serves, streams of chunks, and errors that say what to do.
 
-The client library retries, with backoff and Retry-After, whatever fails before a stream begins. What a stream that
-breaks off later means is the generator's matter. This module knows no tokens.
+Whatever fails before a stream begins is tried again, later each time. What a stream that breaks off later means is the
+generator's matter. This module knows no tokens.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-from collections.abc import AsyncGenerator, Mapping
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from itertools import count
+from typing import Annotated
 
+import pydantic_core
 from pydantic import BaseModel, Field, ValidationError
 
-from tts_search.errors import GeneratorError, InvalidInputError, MissingDependencyError, ModelNotFoundError, TTSError
+from tts_search.core.loop import LoopThread
+from tts_search.errors import GeneratorError, MissingDependencyError, ModelNotFoundError
+from tts_search.generators.openai.access import Access
+from tts_search.generators.openai.events import EventDecoder, FloodError
+from tts_search.generators.openai.troubles import Troubles
+from tts_search.generators.openai.waiting import may_pass, retry_after
 
 try:
-    import openai
+    import aiohttp
 except ImportError as error:
     raise MissingDependencyError(
-        "an OpenAI-compatible endpoint needs the openai client: pip install 'tts-search[openai]'"
+        "an OpenAI-compatible endpoint needs aiohttp: pip install 'tts-search[openai]'"
     ) from error
 
 CONNECT_SECONDS = 10.0
 LIST_SECONDS = 30.0  # a list of models takes no computing
+CLOSE_SECONDS = 0.5  # from the last event to the end of the response, without which its connection is not used again
+IDLE_SECONDS = 4.0  # that an unused connection is kept: uvicorn closes it after 5
 LONGEST_BACKOFF_SECONDS = 8.0
-
-
-class RefusedError(InvalidInputError):
-    """The server found fault with the request itself (400, 413, 422): the same request will not do better."""
-
-
-class CutError(GeneratorError):
-    """A stream ended before its completion did."""
+MOST_WORDS = 2**16  # bytes of an error's body that are read
 
 
 class Card(BaseModel):
@@ -53,34 +54,27 @@ class Endpoint:
     """A server under `base_url`.
 
     Args:
-        base_url: ends in `/v1` for most servers.
+        base_url: ends in `/v1` for most servers. A user and a password in it are sent as such, instead of the key.
         api_key: None takes `OPENAI_API_KEY` from the environment, and goes without where there is none.
         timeout_seconds: of silence, before an answer begins or within it, after which a connection is given up.
         max_retries: how often a request that failed is sent again.
         max_concurrency: streams at once; more of them wait here.
 
     Raises:
-        InvalidInputError: `base_url` is no URL.
+        InvalidInputError: `base_url` is no URL, or the key cannot be sent.
     """
 
     def __init__(
         self, base_url: str, *, api_key: str | None, timeout_seconds: float, max_retries: int, max_concurrency: int
     ) -> None:
-        place = urlsplit(base_url)
-        if place.scheme not in ("http", "https") or not place.hostname:
-            raise InvalidInputError(f"base_url must be like 'http://localhost:8000/v1', got {base_url!r}")
-        self.name = f"{place.scheme}://{place.netloc.rpartition('@')[2]}{place.path.rstrip('/')}"
+        self._access = Access.of(base_url, api_key)
+        self.name = self._access.address.name
         self.max_retries = max_retries
         self._timeout_seconds = timeout_seconds
         self._max_concurrency = max_concurrency
-        self._key = api_key or os.environ.get("OPENAI_API_KEY") or ""
-        self._settings: Mapping[str, Any] = {
-            "base_url": base_url,
-            "api_key": self._key or "none",  # the client insists on one; servers without keys ignore it
-            "max_retries": max_retries,
-            "timeout": openai.Timeout(timeout_seconds, connect=min(CONNECT_SECONDS, timeout_seconds)),
-        }
-        self._client: openai.AsyncOpenAI | None = None
+        self._troubles = Troubles(self.name, self._access.redact, timeout_seconds)
+        self.quote = self._troubles.quote
+        self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._slots = asyncio.Semaphore(max_concurrency)
         self._closed = False
@@ -91,21 +85,28 @@ class Endpoint:
         Raises:
             GeneratorError: it cannot be reached, or refuses the key, or answers with something else.
         """
+        thread = LoopThread()  # the caller may be within a running loop
+        try:
+            return thread.call(self._models())
+        finally:
+            thread.stop()
+
+    async def _models(self) -> list[Card]:
         patience = min(self._timeout_seconds, LIST_SECONDS)
-        with openai.OpenAI(**{**self._settings, "timeout": patience}) as client:
+        troubles = Troubles(self.name, self._access.redact, patience)
+        async with self._new_session(patience) as session:
             try:
-                return _Cards.model_validate(client.get("/models", cast_to=object)).data
-            except openai.NotFoundError:
+                async with await self._ask(session, troubles, "GET", "/models") as response:
+                    return _Cards.model_validate_json(await response.read()).data
+            except ModelNotFoundError:
                 return []
-            except openai.APIError as error:
-                raise self._explained(error, "GET", "/models") from self._printable(error)
-            except (ValidationError, ValueError) as error:
+            except (aiohttp.ClientError, OSError, ValidationError) as error:
                 raise GeneratorError(
                     f"GET {self.name}/models gave no list of models: is base_url that of an OpenAI-compatible server "
                     "(most end in /v1)?"
-                ) from error
+                ) from troubles.cause(error)
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[object, None]:
+    async def stream(self, body: bytes, session_id: str) -> AsyncGenerator[object, None]:
         """The chunks of one completion. Closing the iterator closes the connection, and the server stops its work.
 
         Raises:
@@ -113,33 +114,46 @@ class Endpoint:
             CutError: the stream broke off.
             GeneratorError: no connection, no permission, no success after all retries, or an answer that is no stream.
         """
-        client = self._connected()
+        session = self._connected()
         async with self._slots:
+            response = await self._ask(session, self._troubles, "POST", "/completions", body, session_id)
             try:
-                chunks = await client.post(
-                    "/completions", cast_to=object, body=body, stream=True, stream_cls=openai.AsyncStream[object]
-                )
-            except openai.APIError as error:
-                raise self._explained(error, "POST", "/completions") from self._printable(error)
-            try:
-                kind = chunks.response.headers.get("content-type", "nothing named")
-                if not kind.startswith("text/event-stream"):
-                    raise GeneratorError(
-                        f"{self.name}/completions answered with {kind} instead of a stream of events: is base_url that "
-                        "of an OpenAI-compatible server (most end in /v1)?"
-                    )
-                async for chunk in chunks:
-                    yield chunk
-            except openai.APIError as error:
-                said = self._said(error)
-                raise CutError(f"{self.name}/completions broke a stream off: {said}") from self._printable(error)
-            except ValueError as error:  # the decoder's: no JSON, no UTF-8
-                raise GeneratorError(
-                    f"{self.name}/completions sent an event that is no JSON ({error}): something between here and the "
-                    "server may be changing its answers"
+                self._check_kind(response)
+                decoder = EventDecoder()
+                async for block in response.content.iter_any():
+                    for event in decoder.feed(block):
+                        if event.startswith(b"[DONE]"):
+                            await _finish(response)
+                            return
+                        yield self._read(event)
+            except (aiohttp.ClientError, OSError) as error:  # timeouts are among both
+                raise self._troubles.cut(error) from self._troubles.cause(error)
+            except FloodError as error:
+                raise self._troubles.nonsense(
+                    f"sent {error}", "it is no server of completions, or it is broken"
                 ) from error
             finally:
-                await chunks.close()
+                response.close()  # and with it the connection, unless all of the response has come
+
+    def _check_kind(self, response: aiohttp.ClientResponse) -> None:
+        kind = response.headers.get("content-type", "nothing named")
+        if not kind.startswith("text/event-stream"):
+            raise self._troubles.nonsense(
+                f"answered with {self.quote(kind, 80)} instead of a stream of events",
+                "is base_url that of an OpenAI-compatible server (most end in /v1)?",
+            )
+
+    def _read(self, event: bytes) -> object:
+        try:
+            chunk = pydantic_core.from_json(event)
+        except ValueError as error:
+            raise self._troubles.nonsense(
+                f"sent an event that is no JSON ({error})",
+                "something between here and the server may be changing its answers",
+            ) from error
+        if isinstance(chunk, dict) and chunk.get("error"):
+            raise self._troubles.cut(chunk)
+        return chunk
 
     async def back_off(self, attempt: int) -> None:
         """Wait before the next attempt, longer each time, by as much chance as keeps callers apart."""
@@ -148,17 +162,26 @@ class Endpoint:
     async def aclose(self) -> None:
         """Close all connections; there will be no others."""
         self._closed = True
-        client, self._client = self._client, None
-        if client is not None and self._loop is asyncio.get_running_loop():
-            await client.close()
+        session, self._session = self._session, None
+        if session is not None and self._loop is asyncio.get_running_loop():
+            await session.close()
+        elif session is not None and self._loop is not None:
+            _abandon(session, self._loop)
 
-    def _connected(self) -> openai.AsyncOpenAI:
-        """The client of the running event loop, to which connections belong."""
+    def __del__(self) -> None:
+        session, loop = getattr(self, "_session", None), getattr(self, "_loop", None)
+        if session is not None and loop is not None:
+            _abandon(session, loop)
+
+    def _connected(self) -> aiohttp.ClientSession:
+        """The session of the running event loop, to which connections belong."""
         loop = asyncio.get_running_loop()
         if self._closed:
             raise GeneratorError("this generator is closed: make a new one")
-        if self._client is None or self._loop is None or self._loop.is_closed():
-            self._client = openai.AsyncOpenAI(**self._settings)
+        if self._session is None or self._loop is None or self._loop.is_closed():
+            if self._session is not None and self._loop is not None:
+                _abandon(self._session, self._loop)
+            self._session = self._new_session(self._timeout_seconds)
             self._slots = asyncio.Semaphore(self._max_concurrency)
             self._loop = loop
         elif loop is not self._loop:
@@ -166,39 +189,81 @@ class Endpoint:
                 "this generator has its connections in another event loop: use it from that loop, or make a generator "
                 "for each loop"
             )
-        return self._client
+        return self._session
 
-    def _explained(self, error: openai.APIError, method: str, path: str) -> TTSError:
+    def _new_session(self, silence_seconds: float) -> aiohttp.ClientSession:
+        connect = min(CONNECT_SECONDS, silence_seconds)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
+            # A cookie would tie all trees to the server that one of them has met.
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._access.headers,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=silence_seconds),
+            proxy=self._access.proxy,
+        )
+
+    async def _ask(
+        self,
+        session: aiohttp.ClientSession,
+        troubles: Troubles,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        session_id: str | None = None,
+    ) -> aiohttp.ClientResponse:
+        """A response that is a success, after as many attempts as it takes and is allowed."""
         place = f"{method} {self.name}{path}"
-        said = self._said(error)
-        if isinstance(error, openai.APITimeoutError):
-            return GeneratorError(
-                f"{place} gave no answer within {self._timeout_seconds:g} seconds, {self.max_retries + 1} times: raise "
-                "timeout_seconds, or lower max_concurrency, if the server has too much to do"
-            )
-        if isinstance(error, openai.APIConnectionError):
-            return GeneratorError(f"{place} cannot be reached ({said}): is the server running, and the address right?")
-        status = error.status_code if isinstance(error, openai.APIStatusError) else "unknown"
-        place = f"{place} answered with status {status}"
-        if status in (400, 413, 422):
-            return RefusedError(f"{place}: {said}")
-        if status in (401, 403):
-            return GeneratorError(f"{place}: set OPENAI_API_KEY, or pass api_key, to a key that it accepts")
-        if status == 404:
-            return ModelNotFoundError(f"{place} ({said}): check the model's name, and base_url (most end in /v1)")
-        if status == 429:
-            return GeneratorError(
-                f"{place} still after {self.max_retries} retries ({said}): lower max_concurrency, or raise max_retries"
-            )
-        return GeneratorError(f"{place} after {self.max_retries} retries ({said}): its log should say why")
+        headers = None if session_id is None else {"X-Session-ID": session_id}
+        for attempt in count():
+            wait = None
+            try:
+                response = await session.request(method, self._access.address.at(path), data=body, headers=headers)
+                if response.ok:
+                    return response
+                async with response:
+                    said = await _words(response)
+            except (aiohttp.ClientError, OSError) as error:
+                if attempt == self.max_retries or isinstance(error, aiohttp.InvalidURL):
+                    late = isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError)
+                    failure = troubles.silence(place, attempt + 1) if late else troubles.unreachable(place, error)
+                    raise failure from troubles.cause(error)
+            else:
+                wait = retry_after(response.headers)
+                if attempt == self.max_retries or not may_pass(response.status, response.headers):
+                    raise troubles.refusal(place, response.status, said, attempt, wait)
+            await (asyncio.sleep(wait) if wait else self.back_off(attempt))
+        raise AssertionError
 
-    def _printable(self, error: openai.APIError) -> openai.APIError | None:
-        """The error, to be shown as a cause; None where it quotes the key."""
-        return None if self._key and self._key in str(error) else error
 
-    def _said(self, error: openai.APIError) -> str:
-        """The server's own words, short, without the key that some of them quote."""
-        body = error.body
-        words = body.get("message") or body.get("detail") or body if isinstance(body, Mapping) else body
-        text = str(words or error.__cause__ or error.message)[:400]
-        return text.replace(self._key, "(the API key)") if self._key else text
+def _abandon(session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop) -> None:
+    """Close a session from outside its loop, so that nobody finds it unclosed."""
+    closing = session.close()
+    if loop.is_running():
+        asyncio.run_coroutine_threadsafe(closing, loop)
+    else:
+        with suppress(StopIteration):
+            closing.send(None)  # where no loop runs there is nothing to wait for
+
+
+async def _finish(response: aiohttp.ClientResponse) -> None:
+    """Read what comes behind the last event, so that the connection can be used again; some servers keep it open."""
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            while await response.content.readany():
+                pass
+    except (aiohttp.ClientError, OSError):
+        pass
+
+
+async def _words(response: aiohttp.ClientResponse) -> object:
+    """What an error's body says, as JSON where it is that."""
+    async with asyncio.timeout(CONNECT_SECONDS):
+        data = b""
+        async for block in response.content.iter_any():
+            data += block
+            if len(data) > MOST_WORDS:
+                break
+    try:
+        return pydantic_core.from_json(data)
+    except ValueError:
+        return data.decode("utf-8", "replace") or response.reason or "it does not say why"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -18,9 +19,13 @@ from typing import Literal
 from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError
 from tts_search.generators.engine_requests import TAIL_SEED, Completing, Run
-from tts_search.generators.openai.endpoint import Card, CutError, Endpoint, RefusedError
-from tts_search.generators.openai.transcriber import Transcriber, stop_index
-from tts_search.generators.openai.wire import NO_HEAD, Answer, Body
+from tts_search.generators.openai.endpoint import Card, Endpoint
+from tts_search.generators.openai.listener import Listener, listeners
+from tts_search.generators.openai.reading import Reading
+from tts_search.generators.openai.transcriber import Transcriber
+from tts_search.generators.openai.troubles import CutError, RefusedError
+from tts_search.generators.openai.watch import Watch
+from tts_search.generators.openai.wire import NO_HEAD, Answer, Body, session_of
 from tts_search.generators.pretrained import PretrainedGenerator
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.generators.vllm.generator import read_config, score_in_engine
@@ -31,11 +36,23 @@ from tts_search.sprm.config import SPRMConfig
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """A completion on its way, over however many streams."""
+
+    request: Request
+    prefix: Sequence[int]
+    max_tokens: int
+    answer: Answer
+    listener: Listener | None
+
+
 class OpenAIGenerator(PretrainedGenerator):
     """The `Generator` that asks a server.
 
     Args:
-        base_url: of the server's API, such as `http://localhost:8000/v1`.
+        base_url: of the server's API, such as `http://localhost:8000/v1`. With `model`, `tokenizer` and
+            `context_tokens` the server is not asked what it serves: behind a router, one answers for all.
         model: what the server calls the model; None where it serves one, or one that `tokenizer` names.
         tokenizer: folder or hub id of the model, for its tokenizer, its sampling defaults, and the SPRM head; None asks
             the server where its model came from. The weights are not needed.
@@ -50,9 +67,11 @@ class OpenAIGenerator(PretrainedGenerator):
         timeout_seconds: of silence, after which a connection is given up.
         max_retries: how often a completion is asked for again, or gone on with, after failures that may pass: 408, 409,
             429, 5xx, no connection, silence, a stream that is cut.
+        session_in_body: whether a request names its tree as `session_id` in the body too, not only in the header
+            `X-Session-ID`. Routers send what is of one session where its prefixes are cached.
 
     Raises:
-        MissingDependencyError: the openai client is not installed.
+        MissingDependencyError: aiohttp is not installed.
         GeneratorError: the server cannot be reached, or refuses the key.
         ModelNotFoundError: the server serves no such model, or no tokenizer for it is known here.
         InvalidInputError, HeadMismatchError: a value that cannot be used, a head that does not fit.
@@ -72,6 +91,7 @@ class OpenAIGenerator(PretrainedGenerator):
         max_concurrency: int = 64,
         timeout_seconds: float = 300.0,
         max_retries: int = 4,
+        session_in_body: bool = False,
     ) -> None:
         if tokens not in ("auto", "ids", "text"):
             raise InvalidInputError(f"tokens must be 'auto', 'ids' or 'text', got {tokens!r}")
@@ -87,7 +107,7 @@ class OpenAIGenerator(PretrainedGenerator):
             max_retries=max_retries,
             max_concurrency=max_concurrency,
         )
-        card = _card(self._endpoint, model, tokenizer)
+        card = _card(self._endpoint, model, tokenizer, context_tokens)
         folder = _folder(card, tokenizer)
         own_tokenizer = PretrainedTokenizer(folder)
         self._text = Transcriber(own_tokenizer)
@@ -104,10 +124,10 @@ class OpenAIGenerator(PretrainedGenerator):
             raise InvalidInputError(f"context_tokens must be at least 2, got {context}: pass the model's limit")
         super().__init__(card.id, own_tokenizer, int(context), head_config, None)
         self._completing = Completing.by(own_tokenizer, int(context), head_config)
-        self._body = Body(model=card.id, columns=columns, logprobs=logprobs)
+        self._body = Body(model=card.id, columns=columns, logprobs=logprobs, session=session_in_body)
         self._sends_ids: bool | None = {"auto": None, "ids": True, "text": False}[tokens]
         self._needs_ids = tokens == "ids" or columns is not None
-        self._tokenizer_fits = False
+        self._reading = Reading(self._text, own_tokenizer, card.id, int(context), logprobs, self._needs_ids)
 
     async def generate(self, request: Request) -> Sequence[Completion]:
         """One completion per seed, in their order. Cancelling the call closes its connections.
@@ -116,18 +136,23 @@ class OpenAIGenerator(PretrainedGenerator):
             InvalidInputError: the prefix is empty or fills the context, or the server refuses the request.
             GeneratorError: the server failed for good, or broke its own protocol.
         """
+        request = replace(request, prefix=tuple(request.prefix))  # it may be joined anew at every look
         self._completing.check(request)
-        return await self._completing.all(request, partial(self._sample, request))
+        return await self._completing.all(request, partial(self._sample, request, listeners(request)))
 
     async def aclose(self) -> None:
         await self._endpoint.aclose()
 
-    async def _sample(self, request: Request, prefix: Sequence[int], seed: int, max_tokens: int) -> Run:
+    async def _sample(
+        self, request: Request, waiting: dict[int, list[Listener]], prefix: Sequence[int], seed: int, max_tokens: int
+    ) -> Run:
         """One completion. A stream that is cut is gone on with behind what came, so that no token is paid for twice."""
-        answer = Answer(self._endpoint.name)
+        answer = Answer(self._endpoint.name, self._endpoint.quote)
+        # The second sample behind a seed's first, for the sake of a score, has a seed of its own: nobody waits for it.
+        sample = _Sample(request, prefix, max_tokens, answer, waiting[seed].pop(0) if waiting.get(seed) else None)
         for cut in range(self._endpoint.max_retries + 1):
             try:
-                await self._go_on(answer, request, prefix, seed + cut * TAIL_SEED, max_tokens)
+                await self._go_on(sample, seed + cut * TAIL_SEED)
                 break
             except CutError as error:
                 if answer.finish is not None:  # only the account was cut off
@@ -135,22 +160,25 @@ class OpenAIGenerator(PretrainedGenerator):
                 if cut == self._endpoint.max_retries:
                     raise GeneratorError(f"{error}; gone on with {cut} times, now given up") from error
                 await self._endpoint.back_off(cut)
-        run = self._run_of(answer, request, max_tokens)
+        run = self._reading.run_of(answer, request.stop_ids, max_tokens)
         if request.on_tokens is not None and run.sampled_tokens > answer.received:
             request.on_tokens(run.sampled_tokens - answer.received)
+        if sample.listener is not None:
+            sample.listener.hear(run.tokens)
         return run
 
-    async def _go_on(self, answer: Answer, request: Request, prefix: Sequence[int], seed: int, max_tokens: int) -> None:
+    async def _go_on(self, sample: _Sample, seed: int) -> None:
+        request, answer = sample.request, sample.answer
         answer.begin()
-        left = max_tokens - answer.received
+        left = sample.max_tokens - answer.received
         if left < 1:  # only the end of the stream was cut off
             answer.finish = "length"
             return
-        known = (*prefix, *(answer.ids if answer.exact else self._text.read(answer.text)))
+        known = (*sample.prefix, *(answer.ids if answer.exact else self._text.read(answer.text)))
         refused: RefusedError | None = None
         if self._sends_ids is not False:
             try:
-                await self._stream(answer, request, self._body.of(request, known, seed, left))
+                await self._stream(sample, self._body.of(request, known, seed, left))
                 self._sends_ids = True
                 return
             except RefusedError as error:
@@ -159,104 +187,41 @@ class OpenAIGenerator(PretrainedGenerator):
                 if self._sends_ids or self._needs_ids:
                     raise
                 refused = error
-        await self._stream(answer, request, self._body.of(request, self._text.write(known), seed, left))
+        await self._stream(sample, self._body.of(request, self._text.write(known), seed, left))
         if self._sends_ids is None:  # only now is it known that it was the ids that the server did not like
             logger.warning("%s takes no token ids, so texts are exchanged: %s", self._endpoint.name, refused)
             self._sends_ids = False
 
-    async def _stream(self, answer: Answer, request: Request, body: dict[str, object]) -> None:
-        async with aclosing(self._endpoint.stream(body)) as chunks:
+    async def _stream(self, sample: _Sample, body: bytes) -> None:
+        request, answer = sample.request, sample.answer
+        watch = Watch(self._text, sample.max_tokens)
+        async with aclosing(self._endpoint.stream(body, session_of(request))) as chunks:
             async for chunk in chunks:
-                length = len(answer.text)
                 count = answer.take(chunk, self._body.columns)
+                watch.check(answer, count)
                 if count and request.on_tokens is not None:
                     request.on_tokens(count)
+                if sample.listener is not None and answer.exact:
+                    sample.listener.hear(answer.ids)
                 # A server that knows no stop ids goes on behind them: leaving the loop closes the connection.
-                if answer.finish is None and self._stopped(answer, count, len(answer.text) - length, request.stop_ids):
+                if count and answer.finish is None and self._stopped(answer, count, request.stop_ids):
                     answer.finish = "stop"
                     return
         if answer.finish in (None, "abort", "error"):
             answer.finish = None
             raise CutError(f"{self._endpoint.name}/completions ended a stream before its completion")
 
-    def _stopped(self, answer: Answer, tokens: int, characters: int, stop_ids: frozenset[int]) -> bool:
+    def _stopped(self, answer: Answer, tokens: int, stop_ids: frozenset[int]) -> bool:
+        """Whether a stop token is among the last chunk's tokens, or in its text."""
         if answer.exact:
             return not stop_ids.isdisjoint(answer.ids[len(answer.ids) - tokens :])
-        return self._text.stopped(answer.text, characters, stop_ids)
-
-    def _run_of(self, answer: Answer, request: Request, max_tokens: int) -> Run:
-        """What has come, as tokens: at most `max_tokens`, up to and with the one that ended it."""
-        self._check_account(answer, max_tokens)
-        shown = self._shown(answer)
-        tokens = shown[: stop_index(shown, request.stop_ids) + 1][:max_tokens]
-        logprobs = self._logprobs(answer, len(shown))[: len(tokens)]
-        ended = bool(tokens) and tokens[-1] in request.stop_ids
-        if answer.finish == "stop" and not ended and len(tokens) < max_tokens:
-            # Servers hide the token that ended a completion; some say which it was.
-            stop = answer.stop if isinstance(answer.stop, int) else None
-            tokens.append(stop if stop in request.stop_ids else min(self._tokenizer.eos_ids))
-            logprobs.append(sum(logprobs) / len(logprobs) if logprobs else 0.0)
-        counted = answer.received if answer.counted is None else answer.counted
-        if answer.counted is None and not answer.exact and answer.finish == "length":
-            counted = max_tokens  # by the server's word; chunks of text do not tell how many tokens they are
-        sampled = min(max(len(tokens), counted), max_tokens)
-        if not tokens or (answer.finish == "length" and sampled < max_tokens and not ended):
-            raise GeneratorError(
-                f"{self._endpoint.name} ended a completion for length after {sampled} of {max_tokens} tokens: its "
-                f"context is smaller than {self.context_tokens} tokens, or it has a limit of its own; pass a smaller "
-                "context_tokens"
-            )
-        return Run(tokens, logprobs, answer.rows[: len(tokens)], sampled, answer.cached_tokens).checked()
-
-    def _check_account(self, answer: Answer, max_tokens: int) -> None:
-        server, sent = self._endpoint.name, len(answer.ids)
-        if answer.finish not in ("stop", "length"):
-            raise GeneratorError(f"{server} ended a completion by {answer.finish!r}: nothing tells how to go on")
-        counted = sent if answer.counted is None else answer.counted
-        if max(counted, sent) > max_tokens:
-            raise GeneratorError(
-                f"{server} sampled {max(counted, sent)} tokens where at most {max_tokens} were asked for: it does not "
-                "honour max_tokens, and no budget can be kept with it"
-            )
-        if counted < sent:
-            raise GeneratorError(f"{server} sent {sent} tokens, and accounts for {counted} of them")
-
-    def _shown(self, answer: Answer) -> list[int]:
-        """The tokens that the server has shown, or those that its text has here."""
-        server = self._endpoint.name
-        if not answer.exact:
-            if self._needs_ids:
-                raise GeneratorError(
-                    f"{server} takes token ids and does not show those it samples, so that nothing can be scored or "
-                    "exact to the token: use a server that knows return_token_ids, or head=None and tokens='text'"
-                )
-            return self._text.read(answer.text)
-        if not self._tokenizer_fits and answer.text:
-            if not self._text.matches(answer.ids, answer.text):
-                raise InvalidInputError(
-                    f"{server} writes {answer.text:.60} for tokens that are {self._tokenizer.decode(answer.ids):.60} "
-                    f"here: pass tokenizer=, the folder of the model that it serves as {self._name!r}"
-                )
-            self._tokenizer_fits = True
-        return answer.ids
-
-    def _logprobs(self, answer: Answer, count: int) -> list[float]:
-        """One for each of `count` tokens that the server has shown: its own, or the mean where they cannot be told."""
-        given = answer.logprobs
-        if not self._body.logprobs:
-            return [0.0] * count
-        if len(given) == count or (not answer.exact and len(given) == count + 1):  # one more: a hidden stop token's
-            return given[:count]
-        if not given or answer.exact:
-            raise GeneratorError(
-                f"{self._endpoint.name} gave {len(given)} log-probabilities for {count} tokens: pass logprobs=False if "
-                "it has none; mean log-probabilities then say nothing"
-            )
-        return [sum(given) / len(given)] * count
+        return self._text.stopped(answer.text, answer.new_characters, stop_ids)
 
 
-def _card(endpoint: Endpoint, model: str | None, tokenizer: str | Path | None) -> Card:
+def _card(endpoint: Endpoint, model: str | None, tokenizer: str | Path | None, context_tokens: int | None) -> Card:
     """The model to ask for: the one named, the only one, or the one that was loaded from where `tokenizer` points."""
+    if model is not None and tokenizer is not None and context_tokens is not None:
+        return Card(id=model)  # nothing is left to ask
     cards = endpoint.models()
     if model is not None:
         return next((card for card in cards if card.id == model), Card(id=model))

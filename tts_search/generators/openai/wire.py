@@ -1,21 +1,22 @@
 """What goes over the wire to `/v1/completions` and what comes back: bodies of requests, and the chunks of an answer.
 
-It speaks the dialects of vLLM, SGLang, llama.cpp and OpenAI, and checks what arrives. It knows JSON and numbers; it
-knows no connection and no tokenizer.
+It speaks the dialects of vLLM, SGLang, llama.cpp and OpenAI, and checks what arrives. A field that is null is one that
+is not there. It knows JSON and numbers; it knows no connection and no tokenizer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pydantic_core
 from pydantic import AliasChoices, BaseModel, Field, NonNegativeInt, ValidationError
 
 from tts_search.core.protocols import Request
 from tts_search.errors import GeneratorError
 from tts_search.generators.engine_requests import SEED_MASK
-from tts_search.generators.vllm.plugin import read_score
+from tts_search.generators.vllm.plugin import CLAMPED, read_score
 
 TOKEN_ID = "token_id:"  # how vLLM writes a token when asked to write ids
 ENDINGS = {"eos": "stop", "eos_token": "stop", "stop_sequence": "stop"}  # as Together and TGI say it
@@ -29,22 +30,24 @@ QUIET_CHUNK_TOKENS = 16  # tokens to a chunk on vLLM, where nobody watches the p
 class Body:
     """What the bodies of one generator's requests have in common.
 
-    `columns` are the ids whose log-probabilities carry a score; `logprobs` whether to ask for log-probabilities.
+    `columns` are the ids whose log-probabilities carry a score; `logprobs` whether to ask for log-probabilities;
+    `session` whether the body names the session too, as the header does.
     """
 
     model: str
     columns: tuple[int, int] | None
     logprobs: bool
+    session: bool = False
 
-    def of(self, request: Request, prompt: Sequence[int] | str, seed: int, max_tokens: int) -> dict[str, Any]:
-        """The body for one completion.
+    def of(self, request: Request, prompt: Sequence[int] | str, seed: int, max_tokens: int) -> bytes:
+        """The body for one completion, as JSON.
 
         A prompt of ids brings vLLM's and SGLang's own fields with it, which other servers ignore; a text prompt only
         those of OpenAI's, because hosted services refuse what they do not know.
         """
         body: dict[str, Any] = {
             "model": self.model,
-            "prompt": prompt if isinstance(prompt, str) else list(prompt),
+            "prompt": prompt,
             "max_tokens": max_tokens,
             "temperature": request.sampling.temperature,
             "top_p": request.sampling.top_p,
@@ -54,9 +57,14 @@ class Body:
         }
         if self.logprobs:
             body["logprobs"] = 1  # the sampled token's own; llama.cpp reads 0 as none
-        if isinstance(prompt, str):
-            return body
-        body |= {
+        if self.session:
+            body["session_id"] = session_of(request)
+        if not isinstance(prompt, str):
+            body |= self._for_ids(request)
+        return pydantic_core.to_json(body, inf_nan_mode="constants")
+
+    def _for_ids(self, request: Request) -> dict[str, Any]:
+        body: dict[str, Any] = {
             "top_k": request.sampling.top_k or -1,
             "stop_token_ids": sorted(request.stop_ids),
             "return_token_ids": True,
@@ -68,15 +76,20 @@ class Body:
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
         }
-        if request.on_tokens is None:
+        if request.on_tokens is None and getattr(request, "on_delta", None) is None:
             body["stream_interval"] = QUIET_CHUNK_TOKENS
         if self.columns:
             body |= {"logprobs": len(self.columns), "logprob_token_ids": list(self.columns)}
         return body
 
 
+def session_of(request: Request) -> str:
+    """What a router knows a request's tree by: requests of one session go where their prefixes are cached."""
+    return str(request.tree)
+
+
 class _TokenLogprob(BaseModel):
-    logprob: float
+    logprob: float | None = None
 
 
 class _Logprobs(BaseModel):
@@ -87,7 +100,7 @@ class _Logprobs(BaseModel):
 
 
 class _Choice(BaseModel):
-    text: str = ""
+    text: str | None = None
     logprobs: _Logprobs | None = None
     token_ids: list[NonNegativeInt] | None = None
     finish_reason: str | None = None
@@ -104,7 +117,7 @@ class _Usage(BaseModel):
 
 
 class _Chunk(BaseModel):
-    choices: list[_Choice] = []
+    choices: list[_Choice] | None = None
     usage: _Usage | None = None
 
 
@@ -114,12 +127,12 @@ class Answer:
 
     `ids` are the sampled tokens where the server shows them (`exact`); `logprobs` and `rows` have one value for each
     token that the server shows. `received` counts tokens as well as the server lets us: by ids, else by
-    log-probabilities, else by chunks. `counted` is the server's own account of all of them, None until it comes.
-    `server` is what error messages call it.
+    log-probabilities, else by chunks. `counted` is the server's own account of all of them, None until it comes; zero
+    where something came is no account. `server` is what error messages call it, and `quote` writes what it sent.
     """
 
     server: str
-    text: str = ""
+    quote: Callable[[object], str] = "{!s:.200}".format
     ids: list[int] = field(default_factory=list)
     exact: bool = True
     logprobs: list[float] = field(default_factory=list)
@@ -129,7 +142,21 @@ class Answer:
     cached_tokens: int = 0
     finish: str | None = None
     stop: int | str | None = None
+    new_characters: int = 0  # of the last chunk
     _before: int = 0  # received over earlier streams
+    _pieces: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """All text so far, joined only when somebody reads it."""
+        if len(self._pieces) > 1:
+            self._pieces = ["".join(self._pieces)]
+        return self._pieces[0] if self._pieces else ""
+
+    @property
+    def shown(self) -> int:
+        """How many tokens have surely been sampled: chunks of text do not tell."""
+        return len(self.ids) if self.exact else len(self.logprobs)
 
     def begin(self) -> None:
         """A new stream starts where the last was cut."""
@@ -145,18 +172,18 @@ class Answer:
             chunk = _Chunk.model_validate(raw)
         except ValidationError as error:
             raise GeneratorError(
-                f"{self.server} sent what is no chunk of a completion ({_first(error)}): {raw!s:.200}"
-            ) from error
+                f"{self.server} sent what is no chunk of a completion ({_first(error)}): {self.quote(raw)}"
+            ) from None  # it would show what was sent once more
         if chunk.usage is not None:
             self._account(chunk.usage)
-        tokens = 0
-        for choice in chunk.choices:
+        tokens = self.new_characters = 0
+        for choice in chunk.choices or ():
             tokens += self._add(choice, columns)
         self.received += tokens
         return tokens
 
     def _account(self, usage: _Usage) -> None:
-        if usage.completion_tokens is not None:
+        if usage.completion_tokens:
             self.counted = self._before + usage.completion_tokens
         details = usage.prompt_tokens_details
         if details is not None and self._before == 0:
@@ -165,12 +192,13 @@ class Answer:
     def _add(self, choice: _Choice, columns: tuple[int, int] | None) -> int:
         shown = choice.logprobs or _Logprobs()
         ids = choice.token_ids if choice.token_ids is not None else _spelled_ids(shown.tokens)
-        if shown.content is not None:
-            logprobs = [token.logprob for token in shown.content]
-        else:
-            logprobs = [value for value in shown.token_logprobs or () if value is not None]
-        self.logprobs += [min(value, 0.0) for value in logprobs]
-        self.text += choice.text
+        values = shown.token_logprobs or [token.logprob for token in shown.content or ()]
+        # Some servers write a probability that underflowed as minus infinity, vLLM as a number that JSON has.
+        logprobs = [min(max(value, CLAMPED), 0.0) for value in values if value is not None]
+        self.logprobs += logprobs
+        if choice.text:
+            self._pieces.append(choice.text)
+            self.new_characters += len(choice.text)
         self.finish = ENDINGS.get(choice.finish_reason or "", choice.finish_reason) or self.finish
         self.stop = choice.stop if choice.stop is not None else self.stop
         if ids is None:

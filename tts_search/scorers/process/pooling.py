@@ -13,10 +13,12 @@ import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
+from tts_search.addresses import Address, Redaction
 from tts_search.errors import ScorerError
 
 ATTEMPTS = 4
 WAIT_SECONDS = 0.25  # doubled before each further attempt
+MOST_WORDS = 2**16  # bytes of an error that are read
 BUSY = (429, 500, 502, 503, 504)
 """Statuses of a server that may do better in a moment."""
 
@@ -28,17 +30,22 @@ class PoolingEndpoint:
     server pools by `STEP`.
 
     Args:
-        url: the server's root.
+        url: the server's root. A user and a password in it are sent instead of the key, and never shown.
         model: its name there; None is the only model that it serves.
         key: what it takes for authorization.
         seconds: limit of one request.
     """
 
     def __init__(self, url: str, *, model: str | None = None, key: str | None = None, seconds: float = 300.0) -> None:
-        self.url = url.rstrip("/").removesuffix("/v1") + "/pooling"
+        address = Address.of(url.rstrip("/").removesuffix("/v1"), "an endpoint's url")
+        self.url = f"{address.name}/pooling"
         self.model = model
         self.seconds = seconds
-        self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        self._url = address.at("/pooling")
+        authorization = address.authorization or (f"Bearer {key}" if key else None)
+        self._headers = {"Content-Type": "application/json"}
+        self._headers |= {"Authorization": authorization} if authorization else {}
+        self._redact = Redaction((key or "", *address.secrets))
 
     def read(
         self, sequences: Sequence[tuple[int, ...]], positions: Sequence[Sequence[int]], places: Sequence[Sequence[int]]
@@ -62,9 +69,9 @@ class PoolingEndpoint:
             ]
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ScorerError(
-                f"{self.url} did not answer as a reward model does ({error}): it must be served with --runner pooling, "
-                "with token_classify as its task, and with a step_tag_id where it pools by STEP"
-            ) from error
+                f"{self.url} did not answer as a reward model does ({self._redact(str(error))}): it must be served "
+                "with --runner pooling, with token_classify as its task, and with a step_tag_id where it pools by STEP"
+            ) from (None if self._redact.shows(error) else error)
         return found, tokens
 
     def _pick(
@@ -77,17 +84,19 @@ class PoolingEndpoint:
         raise ValueError(f"{len(data)} rows for {length} tokens with {len(tagged)} step tags")
 
     def _post(self, body: dict[str, Any]) -> Any:
-        request = urllib.request.Request(self.url, json.dumps(body).encode(), self._headers)
+        request = urllib.request.Request(self._url, json.dumps(body).encode(), self._headers)
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 with urllib.request.urlopen(request, timeout=self.seconds) as response:
                     return json.load(response)
             except urllib.error.HTTPError as error:
                 if error.code not in BUSY or attempt == ATTEMPTS:
-                    said = error.read(2000).decode("utf-8", "replace")
+                    said = self._redact(error.read(MOST_WORDS).decode("utf-8", "replace"))[:2000]
                     raise ScorerError(f"{self.url} answered {error.code}: {said}") from error
             except (OSError, http.client.HTTPException, ValueError) as error:  # unreachable, cut off, late, no JSON
                 if attempt == ATTEMPTS:
-                    raise ScorerError(f"{self.url} gave no answer in {ATTEMPTS} attempts: {error}") from error
+                    said = self._redact(str(error))
+                    cause = None if self._redact.shows(error) else error
+                    raise ScorerError(f"{self.url} gave no answer in {ATTEMPTS} attempts: {said}") from cause
             time.sleep(WAIT_SECONDS * 2**attempt)
         raise AssertionError

@@ -1,0 +1,85 @@
+"""What to tell the user of a request that failed: the endpoint, what happened, what to do; and never a credential."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tts_search.addresses import Redaction
+from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError, TTSError
+from tts_search.generators.openai.waiting import MOST_SECONDS
+
+
+class RefusedError(InvalidInputError):
+    """The server found fault with the request itself (400, 413, 422): the same request will not do better."""
+
+
+class CutError(GeneratorError):
+    """A stream ended before its completion did."""
+
+
+class Troubles:
+    """The errors of one server, called `name`, that is given up after `silence_seconds` of silence."""
+
+    def __init__(self, name: str, redact: Redaction, silence_seconds: float) -> None:
+        self._name = name
+        self._redact = redact
+        self._silence_seconds = silence_seconds
+
+    def silence(self, place: str, attempts: int) -> TTSError:
+        """No answer, from `place`: the method and the path."""
+        return GeneratorError(
+            f"{place} gave no answer within {self._silence_seconds:g} seconds, {attempts} times: raise "
+            "timeout_seconds, or lower max_concurrency, if the server has too much to do"
+        )
+
+    def unreachable(self, place: str, error: Exception) -> TTSError:
+        """No connection, or one that broke before an answer."""
+        return GeneratorError(
+            f"{place} cannot be reached ({self.why(error)}): is the server running, and the address right?"
+        )
+
+    def refusal(self, place: str, status: int, body: object, retries: int, wait: float | None) -> TTSError:
+        """An answer that is no success, whose server asked to `wait` so many seconds."""
+        place, said = f"{place} answered with status {status}", self.said(body)
+        if status in (400, 413, 422):
+            return RefusedError(f"{place}: {said}")
+        if status in (401, 403):
+            return GeneratorError(f"{place}: set OPENAI_API_KEY, or pass api_key, to a key that it accepts")
+        if status == 404:
+            return ModelNotFoundError(f"{place} ({said}): check the model's name, and base_url (most end in /v1)")
+        if wait is not None and wait > MOST_SECONDS:
+            said = f"{said}; it asks to come again in {wait:,.0f} seconds"
+        if status == 429:
+            return GeneratorError(
+                f"{place} still after {retries} retries ({said}): lower max_concurrency, or raise max_retries"
+            )
+        return GeneratorError(f"{place} after {retries} retries ({said}): its log should say why")
+
+    def cut(self, body: object) -> CutError:
+        """A stream that broke off, by an error of the server's or of the connection."""
+        said = self.why(body) if isinstance(body, Exception) else self.said(body)
+        return CutError(f"{self._name}/completions broke a stream off: {said}")
+
+    def nonsense(self, what: str, remedy: str) -> GeneratorError:
+        """An answer that is none of completions."""
+        return GeneratorError(f"{self._name}/completions {what}: {remedy}")
+
+    def cause(self, error: BaseException) -> BaseException | None:
+        """The error, to be shown as a cause; None where it shows what must not be shown."""
+        return None if self._redact.shows(error) else error
+
+    def why(self, error: Exception) -> str:
+        """What went wrong with a connection, in words."""
+        return self.quote(str(error) or type(error).__name__, 400)
+
+    def said(self, body: object) -> str:
+        """The server's own words, out of the shapes that servers have for them."""
+        if isinstance(body, Mapping):
+            body = body.get("error") or body
+        if isinstance(body, Mapping):
+            body = body.get("message") or body.get("detail") or body
+        return self.quote(body, 400)
+
+    def quote(self, words: object, length: int = 200) -> str:
+        """What the server sent, short, without the credentials that some servers repeat."""
+        return self._redact(str(words))[:length]
