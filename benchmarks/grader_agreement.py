@@ -1,7 +1,7 @@
 """How often graders agree with people on what models wrote: `python benchmarks/grader_agreement.py`.
 
-Reads `tests/grading/model_answers.jsonl`. Every second answer there is closed: nobody looks at what a grader makes of it
-while graders are being written, so that only its count says how good they are. *right* is the share of answers whose
+Reads `tests/grading/model_answers.jsonl`. Every second answer there is closed: nobody looks at what a grader makes of
+it while graders are being written, so that only its count says how good they are. *right* is the share of answers whose
 verdict is the label's; *reading* the share where the grader takes the answer for what a reader says it says.
 """
 
