@@ -47,15 +47,14 @@ def earlier_vote(text: str) -> str | None:
     """As version 0.1 read an answer: the last box, else what follows "answer is", else the last line."""
     start = text.rfind("\\boxed{")
     depth, begin = 0, start + len("\\boxed{")
-    said: str | None = None
     for at in range(begin, len(text)) if start >= 0 else ():
         depth += (text[at] == "{") - (text[at] == "}")
         if depth < 0:
             said = text[begin:at]
             break
-    if said is None:
+    else:
         declared = re.findall(r"answer(?:\s+is|\s*:)\s*(\S[^\n]*)", text, flags=re.IGNORECASE)
-        said = [*[line for line in text.splitlines() if line.strip()][-1:], *declared, ""][-2 if declared else 0]
+        said = ["", *[line for line in text.splitlines() if line.strip()], *declared][-1]
     return " ".join(said.split()).rstrip(" .").strip("$").rstrip(".").strip() or None
 
 
@@ -70,7 +69,7 @@ def right(rows: Sequence[dict[str, object]], votes: Sequence[str | None]) -> flo
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path)
     parser.add_argument("--extract", choices=list(EXTRACTS), default="auto")
     parser.add_argument("--samples", type=int, default=4)
