@@ -25,14 +25,13 @@ from tts_search.export import page
 from tts_search.export.graphs import _xml_attributes
 from tts_search.export.text_tree import _one_line
 from tts_search.generators.openai.transcriber import Transcriber
-from tts_search.grading import answers, code
+from tts_search.grading import answers, code, plain, programs, reading
 from tts_search.grading.choice import multiple_choice, released_choice
-from tts_search.grading.math import MathGrader, _tidy
 from tts_search.grading.named import exact_match
 from tts_search.paper.step_scores import first_error
 from tts_search.scorers.process.families import MathShepherd, RLHFlowPRM, VersaPRM
 from tts_search.segmentation import Contains, Segmenter
-from tts_search.selection.votes import final_answer
+from tts_search.selection.votes import EXTRACTS
 from tts_search.testing.fakes import FakeTokenizer
 from tts_search.training.rewards import well_formed
 
@@ -44,6 +43,8 @@ UNITS = (
     *("*", " ", "\n", "\n ", "\t"),
     *("_", "$", "．", "。", "7", ",", "7,", ".", " .", "-", "`", "```", "```\n", "```python\n"),
     *("{", "}", "(", "\\", "\\ ", "\\{", "\\boxed{", "\\boxed {", "\\fbox{}", "\\frac{", "\\text{", "\\color{a", "^{ "),
+    *("<think", "<x>", "</x>", "<x></x>", "[THINK]", "◁/think▷", "<|channel|>", "~~~", "````", "    ```\n", "√(", "½"),
+    *("或", "5 km ", "e9", "0.(3", "#### ", "**", "A) x", "So A", "is the answer", "\\(", "\\[", "$x$ and "),
     *("answer is ", "answer: ", "answer ", "Answer: a ", "correct ", "option ", "答案", "答案：", "选项", "ки"),
     *("Step 1: ", "<think>", "</think>", "</think", ".\n\n", "=", "4 + 9 = 13. ", "[", "[7, "),
     *("\u0301\u0316", "\u0f73\u0344", "ａ\u0301"),
@@ -106,26 +107,23 @@ def stream(text: str) -> object:
     return [reader.stopped(text[:end], 400, stops) for end in range(400, len(text), 400)]
 
 
-def said(text: str) -> object:
-    grader = MathGrader(workers=1)
-    found = grader._said(text)
-    return _tidy(found[0]) if found else None
-
-
 READERS: dict[str, Callable[[str], object]] = {
     "choice": multiple_choice.letter,
     "choice-released": released_choice.letter,
     "exact": lambda text: exact_match(text, "Zürich"),
-    "math": said,
-    "math's references": lambda text: _tidy(answers.reference_of(text)),
+    "math": lambda text: plain.quantity(plain.latex(reading.final_expression(text) or "")),
+    "math's references": lambda text: plain.key(answers.reference_of(text)),
+    "the longest expressions": lambda text: plain.key(text[:4_000]),
+    "thinking": answers.after_thinking,
     "puzzle": lambda text: (puzzles.grade(text, PUZZLE), puzzles.expression(text)),
     "puzzle's steps": lambda text: first_error(PUZZLE, [text, "4 + 9 = 13 left " + text, "87 = " + text]),
-    "a code fence": code._program,
+    "a code fence": lambda text: programs.program(text, defines=("f",), reads=True),
+    "a released code fence": programs.released_program,
     "a program's lines": lambda text: code._equal_lines(text, text + "1"),
     "a program's result": lambda text: code._equal_json(text, "1"),
     "boxes": answers.boxes,
     "the last box": answers.last_boxed,
-    "votes": final_answer,
+    **{f"votes by {name}": extract for name, extract in EXTRACTS.items()},
     "reward": lambda text: well_formed(completions=[text]),
     "VersaPRM": lambda text: family(VersaPRM)._clean(text),
     "MathShepherd": lambda text: family(MathShepherd)._clean(text),
@@ -183,8 +181,8 @@ def test_every_module_with_patterns_is_tried_here() -> None:
         if isinstance(node, ast.Import) and any(alias.name in ("re", "regex") for alias in node.names)
     }
     tried = {
-        *("embedded/puzzles", "evaluation/step_scores", "export/graphs", "result", "scorers/process/families"),
-        *("grading/answers", "grading/choice", "grading/code", "grading/math"),
+        *("embedded/puzzles", "paper/step_scores", "export/graphs", "scorers/process/families"),
+        *(f"grading/{name}" for name in ("answers", "choice", "plain", "programs", "reading", "units")),
     }
     others = {"cli/compare", "training/cleaning"}  # they read a command line, and questions
     assert found == tried | others

@@ -27,7 +27,7 @@ from tts_search.scorers.aggregate import Aggregation, resolve_aggregation
 from tts_search.scorers.engine_sprm import EngineSPRM
 from tts_search.segmentation import DEFAULT_STEP_RULE, Segmenter, StepRule
 from tts_search.selection.selectors import resolve_selector
-from tts_search.selection.votes import final_answer
+from tts_search.selection.votes import Extract, means_values, merge_votes, resolve_extract
 from tts_search.strategies.beam import StepBeamSearch
 from tts_search.strategies.best_first import BestFirst
 from tts_search.strategies.best_of_n import BestOfN
@@ -69,7 +69,8 @@ class Options(TypedDict, total=False):
       By default the best score where there is a scorer, else the majority.
     - `aggregation`: from step scores to the trajectory's, a name or a function; the scorer's or the head's own by
       default, else the geometric mean.
-    - `extract`: from an answer's text to what votes are counted on.
+    - `extract`: what of an answer's text votes are counted on: `"auto"`, `"math"`, `"number"`, `"choice"`, `"code"`,
+      `"text"`, or a function. Votes that mean the same are one: `result.comparer` says who compared them.
     - `sampling`: a `Sampling`, or a dict of what differs from the model's own settings: `{"temperature": 0.2}`.
     - `max_tokens`: limit of one path's thinking, in tokens. `answer_tokens`: limit of one answer.
     - `step_rule`: what ends a step: a text, a set of token ids, or a function of a token's text; the head's own rule by
@@ -93,7 +94,7 @@ class Options(TypedDict, total=False):
     repeat: bool
     selector: SelectorLike | None
     aggregation: str | Aggregation | None
-    extract: Callable[[str], str | None]
+    extract: str | Extract
     sampling: SamplingLike | None
     max_tokens: int
     answer_tokens: int
@@ -116,7 +117,7 @@ DEFAULTS: Options = {
     "repeat": False,
     "selector": None,
     "aggregation": None,
-    "extract": final_answer,
+    "extract": "auto",
     "sampling": None,
     "max_tokens": 32_768,
     "answer_tokens": 1024,
@@ -194,6 +195,7 @@ def resolve_job(
         )
     if said["system"] is not None and not isinstance(said["system"], str):
         raise InvalidInputError(f"system must be a text, got {said['system']!r}")
+    extract = resolve_extract(said["extract"])
     config = engine.head_config
     published = getattr(scorer, "aggregation", None) or (config.aggregation if config else "geometric_mean")
     rule = said["step_rule"]
@@ -204,7 +206,8 @@ def resolve_job(
         selector=selector,
         segmenter=segmenter(rule),
         aggregate=resolve_aggregation(said["aggregation"] or published),
-        extract=check_callable("extract", said["extract"]),
+        extract=extract,
+        merge=merge_votes if selector.needs_answers and means_values(extract) else None,
         sampling=resolve_sampling(said["sampling"], engine.sampling),
         max_tokens=check_whole("max_tokens", said["max_tokens"], at_least=1),
         answer_tokens=check_whole("answer_tokens", said["answer_tokens"], at_least=1),

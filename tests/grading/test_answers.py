@@ -31,7 +31,10 @@ CHOICES = [json.loads(line) for line in (Path(__file__).parent / "choice_cases.j
         (r"\boxed{1}" + " " * 21 + r"\boxed{2}", "2"),
         (r"\boxed{1} and $\boxed{2}$", "1, 2"),
         (r"\boxed{1}, but no: \boxed{2}", "2"),
-        (r"\boxed{1} ... \boxed{2", "1"),
+        (r"\boxed{1} ... \boxed{2", ""),
+        (r"\boxed{1} ... \boxed{\frac{1}{2", ""),
+        (r"\boxed{1} in \boxed{}", "1"),
+        (r"in \boxed{} it is \boxed{1}", "1"),
         (r"\boxed{1 \boxed{2}", "2"),
         (r"}} \boxed{3}", "3"),
         (r"\boxed{}", ""),
@@ -51,9 +54,40 @@ def test_boxes_lie_beside_each_other(text: str) -> None:
 
 def test_what_stands_behind_the_thinking() -> None:
     assert after_thinking("<think>a</think>b") == "b"
-    assert after_thinking("a</think>b</think>c") == "c"
+    assert after_thinking("a</think>b</think>c") == "b\nc"
+    assert after_thinking("<think>a</think>b</think>").strip() == "b"
+    assert after_thinking("<think>a<think>b</think>c") == "c"
+    assert after_thinking("<think>a</think>b<think>c</think>d") == "bd"
     assert after_thinking("<think>a") == ""
+    assert after_thinking("a</think>") == "", "the template had opened it"
     assert after_thinking("a") == "a"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<thinking>a<reflection>b</reflection>c</thinking>d", "d"),
+        ("[THINK]a[/THINK]b", "b"),
+        ("◁think▷a◁/think▷b", "b"),
+        ("<|begin_of_thought|>a<|end_of_thought|>b", "b"),
+        ("<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b<|return|>", "b"),
+        ("<|channel|>analysis<|message|>a", ""),
+        ("<musing>a</musing>b", "b"),
+        ("<musing>a</musing><again>b</again>c", "c"),
+        ("<musing>a</musing>", "<musing>a</musing>"),
+        ("<answer>a</answer> so", "<answer>a</answer> so"),
+        ("[analysis] a", "[analysis] a"),
+    ],
+)
+def test_thoughts_in_other_tags(text: str, said: str) -> None:
+    assert after_thinking(text) == said
+
+
+@given(st.lists(st.sampled_from(["<think>", "</think>", "<x>", "</x>", "a", " ", "[/THINK]"]), max_size=9).map("".join))
+def test_what_is_cut_off_once_is_cut_off(text: str) -> None:
+    said = after_thinking(text)
+    assert after_thinking(said) == said
+    assert "think>" not in said
 
 
 def test_exact_match() -> None:

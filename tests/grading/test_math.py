@@ -31,35 +31,30 @@ def grader() -> Iterator[MathGrader]:
 
 def test_the_labels_cover_what_answers_look_like() -> None:
     kinds = {case["kind"] for case in CASES}
-    assert len(CASES) >= 150
+    assert len(CASES) >= 240
     assert {"fraction", "set", "interval", "unit", "percent", "latex", "nested", "no answer", "two answers"} <= kinds
+    assert {"tiny", "plain reference", "cut off", "equation", "notation", "Chinese", "tags", "declared"} <= kinds
     assert 0.2 < sum(case["correct"] for case in CASES) / len(CASES) < 0.8
-    assert sum("grader_errs" in case for case in CASES) <= 3
 
 
-def test_it_agrees_with_every_hand_label_but_the_known_ones(grader: MathGrader) -> None:
-    disagreements = [
-        case
-        for case in CASES
-        if grader(case["answer"], case["reference"]) != (case["correct"] ^ ("grader_errs" in case))
-    ]
-    assert disagreements == []
+def test_it_agrees_with_every_hand_label(grader: MathGrader) -> None:
+    assert [case for case in CASES if grader(case["answer"], case["reference"]) != case["correct"]] == []
 
 
 def test_a_hostile_answer_is_wrong_and_the_grader_lives_on(grader: MathGrader) -> None:
     started = time.monotonic()
-    assert not grader(TOWER, "5/7")
+    assert not grader(TOWER, "x^2")
     assert time.monotonic() - started < 30, "a second of processor time, however busy the machine"
-    assert grader(r"\boxed{10/14}", "5/7")
+    assert grader(r"\boxed{(x+1)^2}", "x^2+2x+1")
 
 
 def test_memory_is_limited(grader: MathGrader) -> None:
-    assert not grader(r"\boxed{\binom{10^{9}}{5 \cdot 10^{8}}}", "5/7")
-    assert grader(r"\boxed{10/14}", "5/7")
+    assert not grader(r"\boxed{\binom{10^{9}}{5 \cdot 10^{8}}}", "x^2")
+    assert grader(r"\boxed{(x+1)^2}", "x^2+2x+1")
 
 
 def test_many_threads_share_it(grader: MathGrader) -> None:
-    pairs = [(rf"\boxed{{\frac{{{i}}}{{{2 * i}}}}}", "0.5" if i % 3 else "0.4") for i in range(1, 25)]
+    pairs = [(rf"\boxed{{x+{i}}}", f"{i}+x" if i % 3 else f"{i}-x") for i in range(1, 25)]
     with ThreadPoolExecutor(8) as threads:
         verdicts = list(threads.map(lambda pair: grader(*pair), pairs))
     assert verdicts == [bool(i % 3) for i in range(1, 25)]
@@ -88,12 +83,14 @@ def test_of_a_worked_reference_its_end_counts(grader: MathGrader) -> None:
     assert not grader(r"\boxed{500}", "500 + 500 = 1,000 clips\n#### 1,000")
 
 
-def test_equal_texts_and_integers_need_no_process() -> None:
+def test_equal_texts_and_numbers_need_no_process() -> None:
     grader = MathGrader()
     assert grader(r"\boxed{073}", "73")
     assert not grader(r"\boxed{74}", "73")
     assert grader(r"\boxed{\frac{1}{2}}", r"$\frac{1}{2}$")
-    assert grader._idle.empty()
+    assert grader(r"\boxed{\frac{1}{2}}", "0.5")
+    assert not grader(r"\boxed{5 km}", "5 m")
+    assert grader._judges._idle.empty()
 
 
 def test_what_it_cannot_use_is_refused() -> None:
@@ -107,20 +104,20 @@ def test_what_it_cannot_use_is_refused() -> None:
 
 def test_processes_end_with_it_and_with_the_program() -> None:
     grader = MathGrader(workers=1)
-    assert grader(r"\boxed{0.5}", "1/2")
-    process = grader._idle.get()
+    assert grader(r"\boxed{x+x}", "2x")
+    process = grader._judges._idle.get()
     pid = process._process.pid
-    grader._idle.put(process)
+    grader._judges._idle.put(process)
     grader.close()
     grader.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     with pytest.raises(TTSError, match="closed"):
-        grader(r"\boxed{0.5}", "1/2")
+        grader(r"\boxed{x+x}", "2x")
 
     script = (
         "from tts_search.grading.math import MathGrader\n"
-        "g = MathGrader(workers=1); g(r'\\boxed{0.5}', '1/2'); print(g._idle.get()._process.pid, flush=True)\n"
+        "g = MathGrader(workers=1); g(r'\\boxed{x+x}', '2x'); print(g._judges._idle.get()._process.pid, flush=True)\n"
         "import os; os._exit(0)"
     )
     left = int(subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout)

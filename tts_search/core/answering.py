@@ -5,15 +5,17 @@ Knows the selector and the sampler; what grows the tree is the runner's.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import operator
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tts_search.core.draw import Draw
 from tts_search.core.events import Answering, Chosen, Event
 from tts_search.core.job import Job
-from tts_search.core.protocols import Until
+from tts_search.core.protocols import MergedVotes, Until
 from tts_search.core.result import Candidate
 from tts_search.core.sampler import Sampler
 from tts_search.core.text_stream import TextStream
@@ -53,6 +55,8 @@ class Answers:
         self._emit = emit
         self._finals: dict[int, Node] = {}  # by end of thinking: the end of its answer
         self._candidates: dict[int, Candidate] = {}
+        self._compared: tuple[str | None, ...] = ()
+        self._merged: MergedVotes | None = None
         self._given_back_at = 0  # ends that were there when the answer's share was looked at
 
     def final(self, end: Node) -> Node:
@@ -64,7 +68,7 @@ class Answers:
         selector = self._job.selector
         if selector.needs_answers:
             await self.complete(ends)
-        chosen = self._choice(ends)
+        chosen = await self._choice(ends)
         end = ends[chosen]
         thinking, _ = self._tree.split(end)
         self._emit(Chosen(self._tree.question, end, thinking, end.value if self._scored else None))
@@ -74,11 +78,11 @@ class Answers:
             text.close(self._tree.split(self.final(end))[1])
         else:
             self._emit(Answering(self._tree.question, self._tree.split(self.final(end))[1]))
-        return [self._candidate(one) for one in ends], chosen
+        return await self._candidates_of(ends), chosen
 
-    def _choice(self, ends: Sequence[Node]) -> int:
+    async def _choice(self, ends: Sequence[Node]) -> int:
         selector = self._job.selector
-        candidates = [self._candidate(end) for end in ends]
+        candidates = await self._candidates_of(ends)
         chosen: object = self._call(f"selector {selector.name!r}", selector.choose, candidates)
         try:
             place = operator.index(chosen)  # pyright: ignore[reportArgumentType]
@@ -97,7 +101,7 @@ class Answers:
             return False
         if selector.needs_answers:
             await self.complete(ends)
-        candidates = [self._candidate(end) for end in ends]
+        candidates = await self._candidates_of(ends)
         return bool(self._call(f"selector {selector.name!r}", selector.decided, candidates, remaining, margin))
 
     async def give_back(self, ends: Sequence[Node]) -> bool:
@@ -112,7 +116,7 @@ class Answers:
         self._given_back_at = len(ends)
         budget.release()
         needs_all = self._job.selector.needs_answers
-        await self.complete(ends if needs_all else [ends[self._choice(ends)]])
+        await self.complete(ends if needs_all else [ends[await self._choice(ends)]])
         lengths = [len(node.logprobs) for node in self._finals.values()]
         if not lengths:
             return False
@@ -163,6 +167,29 @@ class Answers:
         text = self._tree.decode(tuple(tail[-4:]))
         newline = () if text.endswith("\n") or not text else self._sampler.generator.tokenizer.encode("\n")
         return (*newline, self._sampler.segmenter.thinking[1])
+
+    async def _candidates_of(self, ends: Sequence[Node]) -> list[Candidate]:
+        """The candidates, with votes that mean the same spelled the same: compared beside the event loop."""
+        candidates = [self._candidate(end) for end in ends]
+        votes = tuple([candidate.vote for candidate in candidates])
+        merge = self._job.merge
+        if merge is None or len({vote for vote in votes if vote is not None}) < 2:
+            return candidates
+        if votes != self._compared:
+            self._merged = await asyncio.to_thread(self._call, "comparing votes", merge, votes)
+            self._compared = votes
+        assert self._merged is not None
+        return [replace(candidate, vote=vote) for candidate, vote in zip(candidates, self._merged.keys, strict=True)]
+
+    @property
+    def comparer(self) -> str | None:
+        """Who compared the votes, None where nobody had to."""
+        return None if self._merged is None else self._merged.comparer
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the result should know of its votes."""
+        return () if self._merged is None else self._merged.warnings
 
     def _candidate(self, end: Node) -> Candidate:
         if end.index not in self._candidates:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tts_search.core.events import OnEvent
-from tts_search.core.protocols import Sampling, Selector, Strategy
+from tts_search.core.protocols import MergedVotes, Sampling, Selector, Strategy
 from tts_search.core.tree import Tree
 from tts_search.segmentation import Segmenter
 
@@ -32,4 +32,5 @@ class Job:
     halt: threading.Event | None = None
     on_event: OnEvent | None = None
     system: str | None = None
+    merge: Callable[[Sequence[str | None]], MergedVotes] | None = None
     keep_tree: bool = True

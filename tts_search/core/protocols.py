@@ -240,3 +240,22 @@ class Selector:
     needs_answers: bool = False
     needs_scores: bool = False
     decided: Callable[[Sequence[Candidate], int | None, float], bool] | None = None
+
+
+class MergedVotes(Protocol):
+    """Votes of which those that mean the same are spelled the same, in the order of the candidates."""
+
+    @property
+    def keys(self) -> tuple[str | None, ...]:
+        """One for each candidate."""
+        ...
+
+    @property
+    def comparer(self) -> str:
+        """Who compared them."""
+        ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the result should know."""
+        ...

@@ -77,6 +77,8 @@ class SearchResult:
     tree: Tree | None = field(default=None, repr=False, compare=False)
     error: Exception | None = None
     index: int = 0  # the question's place in `search_many`
+    comparer: str | None = None  # who said which votes mean the same, None where nobody had to
+    warnings: tuple[str, ...] = ()  # what a reader should know
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types: everything but the tree."""

@@ -168,6 +168,8 @@ class _Search:
             seed=self.job.seed,
             budget=self.job.budget,
             tree=self.tree if self.job.keep_tree else None,
+            comparer=self.answers.comparer,
+            warnings=self.answers.warnings,
         )
 
     # The search.

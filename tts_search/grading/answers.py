@@ -1,6 +1,7 @@
 r"""Where in a text the answer stands: behind the thinking, in the last `\boxed{...}`.
 
-It finds the place and changes nothing; what an answer means is its grader's matter. Linear in the length of the text.
+This is the one place that cuts thinking off, for graders and votes alike. It finds and changes nothing; what an answer
+means is its grader's matter. Linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -11,6 +12,17 @@ OPEN, CLOSE = "<think>", "</think>"
 MARK = "####"
 """What GSM8K writes in front of the final answer."""
 
+_NAMES = r"(?:seed:)?(think(?:ing)?|thoughts?|reason(?:ing)?|analysis|reflection|scratchpad)"
+_TAG = re.compile(
+    rf"(?i)<\|?(/?){_NAMES}\|?>|\[(/?)(think(?:ing)?)\]|◁(/?)(think(?:ing)?)▷|<\|(begin_of_|end_of_)(thought)\|>"
+)
+_FINAL = "<|channel|>final<|message|>"
+_CHANNEL = "<|channel|>"
+_ANYTHING = re.compile(r"\S")
+_AT_ONCE = re.compile(  # what is no answer and no HTML
+    r"(?i)\s*<(?!(?:(?:final_)?answer|final|solution|output|response|result|summary|conclusion|a|b|i|p|u|br|hr|h\d|li|ol|ul"
+    r"|em|div|pre|su[bp]|svg|code|math|span|html|body|table|strong|center|details)>)([a-z][\w:.-]{0,40})>"
+)
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")
 _BETWEEN = re.compile(r"[\s$,;.&\\]*(?:and|or|和|或|与)?[\s$,;.&\\]*")
 _LONGEST_CONNECTION = 20  # characters
@@ -18,15 +30,83 @@ _MOST_TOGETHER = 50  # boxes
 
 
 def after_thinking(text: str) -> str:
-    """What stands behind the last `</think>`: all of a text without tags, nothing of an unclosed thought."""
-    thinking, closed, answer = text.rpartition(CLOSE)
-    if closed:
-        return answer
-    return "" if OPEN in text else thinking or answer
+    """The answer's part of a text: all of it without tags, nothing of a thought that is not closed.
+
+    Thoughts are `<think>...</think>` and the like (`<thinking>`, `[THINK]`, `◁think▷`, channels other than the final
+    one), and whatever stands at the very beginning in a pair of tags that has something behind it. What precedes a
+    closing tag that was never opened is a thought, as templates open it in the prompt. Any further closing tag, or one
+    at the end of an answer, means nothing.
+    """
+    if _CHANNEL in text:
+        *_, final = text.rpartition(_FINAL)
+        text = final.partition("<|")[0] if _FINAL in text else text.partition(_CHANNEL)[0]
+    said: list[str] = []
+    at, inside, is_first = 0, "", True
+    for tag in _TAG.finditer(text):
+        mark, name = (part.lower() for part in tag.groups() if part is not None)
+        if mark not in ("/", "end_of_"):
+            if not inside:
+                said.append(text[at : tag.start()])
+                inside = name[:5]
+        elif inside:
+            if name[:5] != inside:
+                continue  # `</reflection>` within `<thinking>`
+            inside = ""
+        elif is_first:
+            said.clear()  # the template had opened it
+        else:
+            said += [text[at : tag.start()], "\n"]
+        is_first = False
+        at = tag.end()
+    if not inside:
+        said.append(text[at:])
+    answer, begin = "".join(said), 0
+    while leading := _AT_ONCE.match(answer, begin):
+        closing = f"</{leading[1]}>"
+        end = answer.find(closing, leading.end())
+        if end < 0 or not _ANYTHING.search(answer, end + len(closing)):
+            break
+        begin = end + len(closing)
+    return answer[begin:]
 
 
 def boxes(text: str) -> list[tuple[int, int, str]]:
     r"""Every closed `\boxed{...}` (or `\fbox{...}`) that is in no other, as (start, end, content), in order."""
+    return _scan(text)[0]
+
+
+def last_boxed(text: str) -> str | None:
+    r"""The content of the last box; several that stand together (`\boxed{1} and \boxed{2}`) are one, with commas.
+
+    A box in a box counts as its content, and an empty one that mentions the format not at all. Without a box None;
+    where the last one is never closed it is empty, because the answer was cut off, and what an earlier one holds was
+    given up.
+    """
+    found, is_cut = _scan(text)
+    if is_cut:
+        return ""
+    full = [box for box in found if box[2].strip()] or found
+    if not full:
+        return None
+    run = [full[-1]]
+    for box in reversed(full[-_MOST_TOGETHER:-1]):
+        between = text[box[1] : run[0][0]]
+        if len(between) > _LONGEST_CONNECTION or not _BETWEEN.fullmatch(between):
+            break
+        run.insert(0, box)
+    return ", ".join(_unwrapped(content) for _, _, content in run)
+
+
+def reference_of(answer: str) -> str:
+    r"""The final answer of a worked solution: behind the last `####`, else in the last `\boxed{}`, else all of it."""
+    if MARK in answer:
+        return answer.rpartition(MARK)[2].strip()
+    box = last_boxed(answer)
+    return (answer if box is None else box).strip()
+
+
+def _scan(text: str) -> tuple[list[tuple[int, int, str]], bool]:
+    """The closed boxes, and whether a later one is never closed."""
     found: list[tuple[int, int, int, int]] = []  # start, end, and those of the content
     opened: list[tuple[int, int, bool]] = []  # start, begin of the content, is a box
     for brace in _BRACES.finditer(text):
@@ -41,32 +121,9 @@ def boxes(text: str) -> list[tuple[int, int, str]]:
                 while found and found[-1][0] > start:
                     found.pop()
                 found.append((start, brace.end(), begin, brace.start()))
-    return [(start, end, text[begin:close]) for start, end, begin, close in found]
-
-
-def last_boxed(text: str) -> str | None:
-    r"""The content of the last box; several that stand together (`\boxed{1} and \boxed{2}`) are one, with commas.
-
-    A box in a box counts as its content. None without a closed box.
-    """
-    found = boxes(text)
-    if not found:
-        return None
-    run = [found[-1]]
-    for box in reversed(found[-_MOST_TOGETHER:-1]):
-        between = text[box[1] : run[0][0]]
-        if len(between) > _LONGEST_CONNECTION or not _BETWEEN.fullmatch(between):
-            break
-        run.insert(0, box)
-    return ", ".join(_unwrapped(content) for _, _, content in run)
-
-
-def reference_of(answer: str) -> str:
-    r"""The final answer of a worked solution: behind the last `####`, else in the last `\boxed{}`, else all of it."""
-    if MARK in answer:
-        return answer.rpartition(MARK)[2].strip()
-    box = last_boxed(answer)
-    return (answer if box is None else box).strip()
+    last = max((start for start, _, is_box in opened if is_box), default=-1)
+    is_cut = last > (found[-1][0] if found else -1)
+    return [(start, end, text[begin:close]) for start, end, begin, close in found], is_cut
 
 
 def _unwrapped(content: str) -> str:

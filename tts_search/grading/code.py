@@ -8,17 +8,15 @@ Any other reference is Python that must run to its end behind the program, such 
 from __future__ import annotations
 
 import json
-import re
 import secrets
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from tts_search.errors import InvalidInputError
-from tts_search.grading.answers import after_thinking
+from tts_search.grading.programs import called, program, released_program
 from tts_search.grading.sandbox import Limits, run_program
 
-_FENCED = re.compile(r"```[^\n`]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
 _LONGEST = 200_000  # characters of a program
 
 _CALL = """
@@ -40,12 +38,19 @@ __call()
 class CodeGrader:
     """Whether the program in an answer passes every test: `CodeGrader()(answer, reference)`.
 
-    The program is the last fenced block behind the thinking, or the whole answer where there is none. Tests with inputs
-    and outputs are run one process each and cannot be cheated from inside; Python tests run in the program's own
-    interpreter, where a program that looks for them can. Linux only. Threads may share it; there is nothing to close.
+    The program is what `programs.program` finds: the last Python block that defines what the tests call, or reads what
+    they write, or the whole answer where there is no fence. Tests with inputs and outputs are run one process each and
+    cannot be cheated from inside; Python tests run in the program's own interpreter, where a program that looks for
+    them can. Linux only. Threads may share it; there is nothing to close.
+
+    Args:
+        limits: of each run.
+        released: whether the program is what LiveCodeBench's released evaluation takes: what stands between the last
+            two lines with a fence, whatever it is.
     """
 
     limits: Limits = field(default_factory=Limits)
+    released: bool = False
 
     def __call__(self, answer: str, reference: str) -> bool:
         """Run tests until the first failure.
@@ -55,29 +60,31 @@ class CodeGrader:
             TTSError: this system cannot confine a program.
         """
         tests = _tests(reference)
-        program = _program(answer)
-        if not program.strip() or len(program) > _LONGEST:
+        source = self._program(answer, tests)
+        if not source.strip() or len(source) > _LONGEST:
             return False
         if isinstance(tests, str):
             mark = secrets.token_hex(16)  # so that leaving early is no success
-            source = f"{program}\n\n{tests}\n\nprint({mark!r})\n"
+            source = f"{source}\n\n{tests}\n\nprint({mark!r})\n"
             run = run_program(source, "", self.limits)
             return run.exit_code == 0 and run.output.rstrip().endswith(mark)
         name, cases = tests
-        source = program if name is None else program + _CALL.format(name=name)
+        source += "" if name is None else _CALL.format(name=name)
         return all(self._passes(source, given, wanted, is_call=name is not None) for given, wanted in cases)
+
+    def _program(self, answer: str, tests: str | tuple[str | None, Any]) -> str:
+        if self.released:
+            return released_program(answer)
+        if isinstance(tests, str):
+            return program(answer, defines=called(tests))
+        name = tests[0]
+        return program(answer, defines=(name, "Solution")) if name else program(answer, reads=True)
 
     def _passes(self, source: str, given: str, wanted: str, *, is_call: bool) -> bool:
         run = run_program(source, given, self.limits)
         if run.exit_code != 0:
             return False
         return _equal_json(run.output, wanted) if is_call else _equal_lines(run.output, wanted)
-
-
-def _program(answer: str) -> str:
-    text = after_thinking(answer)
-    blocks = _FENCED.findall(text)
-    return blocks[-1] if blocks else text
 
 
 def _tests(reference: str) -> str | tuple[str | None, list[tuple[str, str]]]:

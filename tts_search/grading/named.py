@@ -60,10 +60,16 @@ def _code() -> Grader:
     return CodeGrader()
 
 
+def _code_released() -> Grader:
+    from tts_search.grading.code import CodeGrader
+
+    return CodeGrader(released=True)
+
+
 def _puzzle() -> Grader:
     from tts_search.embedded.puzzles import grade, parse_question
 
-    return lambda answer, reference: grade(answer, parse_question(reference))
+    return lambda answer, reference: grade(after_thinking(answer), parse_question(reference))
 
 
 GRADERS: Mapping[str, Callable[[], Grader]] = {
@@ -74,6 +80,7 @@ GRADERS: Mapping[str, Callable[[], Grader]] = {
     "code": _code,  # tests in a sandbox
     "math-boxed": _math_boxed,  # as "math", and without a box an answer is wrong: for rewards
     "choice-released": _choice_released,  # the first letter, as the released script reads C-Eval
+    "code-released": _code_released,  # what stands between the last two fences, as LiveCodeBench takes it
 }
 
 

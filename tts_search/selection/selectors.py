@@ -15,12 +15,12 @@ def best(candidates: Sequence[Candidate]) -> int:
 
 
 def majority(candidates: Sequence[Candidate]) -> int:
-    """The answer given most often; among equals the one with the best-scored path."""
+    """The answer given most often, of equals the one given first, from its best-scored path."""
     return _vote(candidates, [1.0] * len(candidates))
 
 
 def weighted_majority(candidates: Sequence[Candidate]) -> int:
-    """The answer whose paths' scores add up highest."""
+    """The answer whose paths' scores add up highest, of equals the one given first, from its best-scored path."""
     return _vote(candidates, [_score(c) for c in candidates])
 
 
@@ -38,8 +38,8 @@ def _vote(candidates: Sequence[Candidate], weights: Sequence[float]) -> int:
     votes = _count(candidates, weights)
     if not votes:
         return best(candidates)
-    most = max(votes.values())
-    winners = [i for i, c in enumerate(candidates) if c.vote is not None and votes[c.vote] >= most]
+    winner = max(votes, key=lambda vote: votes[vote])  # a dict keeps the order of the candidates: the first of equals
+    winners = [i for i, c in enumerate(candidates) if c.vote == winner]
     return max(winners, key=lambda i: (_score(candidates[i]), -i))
 
 

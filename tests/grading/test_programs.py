@@ -1,0 +1,80 @@
+"""Which part of an answer is the program."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tts_search.grading.code import CodeGrader
+from tts_search.grading.named import resolve_grader
+from tts_search.grading.programs import blocks, called, program, released_program
+
+F = "```"
+READS = "x = int(input())\nprint(x)"
+
+
+@pytest.mark.parametrize(
+    ("answer", "wants", "text"),
+    [
+        (f"{F}python\ndef f(): pass\n{F}\nOutput:\n{F}\n3\n{F}", {"defines": ("f",)}, "def f(): pass"),
+        (f"{F}python\ndef f(): pass\n{F}\nOutput:\n{F}\n3\n{F}", {}, "def f(): pass"),
+        (f"{F}python\n{READS}\n{F}\nRun it:\n{F}bash\npython a.py\n{F}", {"reads": True}, READS),
+        (f"{F}\n{READS}\n{F}\nRun it:\n{F}\n$ python a.py\n3\n{F}", {"reads": True}, READS),
+        (f"{F}\n{READS}\n{F}\nRun it:\n{F}\npython a.py\n{F}", {}, READS),
+        (f"{F}python\n{READS}\n{F}\nAnother:\n{F}python\nprint(7)\n{F}", {"reads": True}, READS),
+        (f"{F}python\n{READS}\n{F}\nC++:\n{F}cpp\nint main(){{}}\n{F}", {"reads": True}, READS),
+        (f"{F}python\ndef f(): 1\n{F}\nUse:\n{F}python\nprint(f())\n{F}", {"defines": ("f",)}, "def f(): 1"),
+        (f"{F}python\nf = lambda: 1\n{F}\nUse:\n{F}python\nprint(f())\n{F}", {"defines": ("f",)}, "f = lambda: 1"),
+        (f"1. So\n   {F}python\n   def f():\n       return 1\n   {F}", {}, "def f():\n    return 1"),
+        ("~~~python\nprint(1)\n~~~", {}, "print(1)"),
+        (f"{F}python\nprint(1)\n{F}\n{F}", {}, "print(1)"),
+        (f"{F}{F}python\nprint('{F}')\n{F}{F}", {}, f"print('{F}')"),
+        (f"{F}python\nprint(1)", {}, "print(1)"),
+        (f"{F}Python3 title=a\r\nprint(1)\r\n{F}\r\n", {}, "print(1)"),
+        (f"{F}python\na = 1\n{F}python\nb = 2\n{F}", {}, "b = 2"),
+        (f"<think>a</think>{F}python\nprint(1)\n{F}</think>", {}, "print(1)"),
+        ("print(1)", {}, "print(1)"),
+        (f"print(1)\n{F}", {}, "print(1)\n"),
+    ],
+)  # fmt: skip
+def test_which_block_is_the_program(answer: str, wants: dict[str, Any], text: str) -> None:
+    assert program(answer, **wants).rstrip("\n") == text.rstrip("\n")
+
+
+@given(
+    st.lists(st.sampled_from(["a = 1", "", "  b = 2", "print(a)"]), min_size=1).filter(any),
+    st.sampled_from([F, "~~~", F + "`"]),
+)
+def test_a_fenced_block_is_read_back(lines: list[str], fence: str) -> None:
+    assert [block.text for block in blocks("\n".join([fence + "py", *lines, fence]))] == ["\n".join(lines)]
+
+
+def test_what_tests_call() -> None:
+    assert called("assert add(1, len(x)) == y.find(2)") == {"add", "len"}
+
+
+def test_the_grader_takes_the_program_that_fits() -> None:
+    reads = json.dumps({"inputs": ["3\n"], "outputs": ["3"]})
+    calls = json.dumps({"inputs": ["1\n2"], "outputs": ["3"], "fn_name": "add"})
+    solution = (
+        f"{F}python\ndef add(a, b):\n    return a + b\n{F}\nFor example:\n{F}python\nprint(add(1, 1))\n{F}\n{F}\n2\n{F}"
+    )
+    assert CodeGrader()(f"{F}python\n{READS}\n{F}\nIt prints\n{F}\n3\n{F}", reads)
+    assert CodeGrader()(solution, calls)
+    assert CodeGrader()(solution, "assert add(2, 2) == 4")
+    assert not CodeGrader()(solution, "assert add(2, 2) == 5")
+
+
+def test_the_released_rule_stays_by_name() -> None:
+    answer = f"{F}python\n{READS}\n{F}\nIt prints\n{F}\n3\n{F}"
+    tests = json.dumps({"inputs": ["3\n"], "outputs": ["3"]})
+    assert released_program(answer) == "3"
+    assert released_program("print(3)") == released_program(f"{F}\nprint(3)") == ""
+    assert released_program(f"<think>{F}\n1\n{F}</think>") == "1", "thinking or not"
+    assert not resolve_grader("code-released")(answer, tests)
+    assert resolve_grader("code-released")(f"{F}python\n{READS}\n{F}", tests)
+    assert resolve_grader("code")(answer, tests)

@@ -1,0 +1,279 @@
+r"""Mathematical notations made one: what people and models write becomes LaTeX, a number its value, and both a key.
+
+`√2`, `sqrt(2)` and `\sqrt2` are one, so are `1/2`, `½` and `0.5`. It calls no library and simplifies nothing: whether
+`(x+1)^2` is `x^2+2x+1` is math-verify's to say. All of it is linear in the length of an expression.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from decimal import Context, Decimal
+from fractions import Fraction
+
+from tts_search.grading.units import Quantity, split_unit
+
+_SIGNS = str.maketrans(
+    {
+        **dict.fromkeys("−–—‐‑﹣－", "-"),
+        **dict.fromkeys("，、；;", ","),
+        **{"×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∗": "*", "÷": "/", "⁄": "/", "∕": "/", "π": r"\pi "},
+        **{"∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "∪": r"\cup "},
+        **{"∩": r"\cap ", "∅": r"\emptyset ", "∈": r"\in ", "°": r"^\circ ", "θ": r"\theta ", "α": r"\alpha "},
+        **{
+            "（": "(",
+            "）": ")",
+            "［": "[",
+            "］": "]",
+            "｛": "{",
+            "｝": "}",
+            "＝": "=",
+            "＋": "+",
+            "％": "%",
+            "．": ".",
+        },
+        **{
+            "：": ":",
+            "＜": "<",
+            "＞": ">",
+            "／": "/",
+            "＊": "*",
+            "＄": "$",
+            "\u00a0": " ",
+            "\u202f": " ",
+            "\u2009": " ",
+        },
+        **{chr(0xFF10 + i): str(i) for i in range(10)},
+    }
+)
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
+_RAISED_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
+_LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+_LOWERED_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
+_VULGAR = re.compile("[¼½¾⅐-⅞]")
+_NOISE = re.compile(
+    r"""(?<=\d)(?:\\[,!;: ]|\{,\})(?=\d{3})  # spaces for thousands
+    | \^\{\s*\} | \\color\{\w+\} | \\(?:left|right|displaystyle|limits|[bB]ig{1,2}[lr]?)(?![A-Za-z])
+    | \\(?:tiny|small|large|Large)(?![A-Za-z]) | \\[()\[\]](?=\s*$) | ^\s*\\[()\[\]] | \\[,!;:>]""",
+    re.VERBOSE,
+)
+_END = re.compile(r"(?<![\s.])[\s.。]+$|\\[,!;]?\s*$")
+_FONT = re.compile(
+    r"\\(?:text|mathrm|textbf|mathbf|textit|mathit|textrm|boldsymbol|bm|operatorname)\s*\{([^{}]{0,200})\}"
+)
+_OR = re.compile(
+    r"\s{0,9}(?:或者|或|和|与|及)\s{0,9}|(?<=[\w)}])(?<![A-Za-z]{2})\s{1,3}(?:and|or)\s{1,3}(?=[-+\d(\\]|[A-Za-z]\s{0,3}=)|\\text\s*\{\s*(?:and|or)\s*\}"
+)
+_WORDS = re.compile(r"[A-Za-z]{3}|[^\W\d_A-Za-z]")
+_SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})[eE]([+-]?\d{1,4})(?![\w.])")
+_PI = re.compile(r"(?<![A-Za-z\\])(pi|infinity|inf|oo)(?![A-Za-z])")
+_POWER = re.compile(r"\^\s*([+-]?\d+(?:\.\d+)?|-[A-Za-z])(?![\w}])|\^\s*\(([^(){}]{1,60})\)")
+_ROOT = re.compile(r"(√|∛|(?<![\\A-Za-z])sqrt)\s*")
+_ROOTED = re.compile(r"\d+(?:\.\d+)?|[A-Za-z]|\\pi")
+_PERIOD = re.compile(
+    r"(?<![\d.])(-?)(\d{0,20})\.(\d{0,20})(?:\\(?:overline|bar|dot)\s*\{?(\d{1,20})\}?(?:\\dot\s*\{?(\d)\}?)?|\((\d{1,20})\))(?!\d)"
+)
+_MAGNITUDE = re.compile(
+    r"(?<=\d)\s*\\?\s*(?:\\text\s*\{\s*)?(thousand|million|billion|trillion)\b(?:\s*\})?", re.IGNORECASE
+)
+_MAGNITUDES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_COUNTED = re.compile(
+    r"(?<=[\d}])(?:\s|\\[ ,;])*(?:\\text\s*\{\s*)?(?!(?:st|nd|rd|th)\b)[A-Za-z]{2,30}"
+    r"(?:[ /-]{1,3}[A-Za-z]{2,30}){0,5}\s*\}?$"
+)
+_TIMES_OF_DAY = re.compile(r"(?:am|pm|ad|bc)\W*$", re.IGNORECASE)
+_GOES_ON = re.compile(r"(?<![\d.])(\d{0,20})\.(\d{0,20}?)(\d)\3{1,20}\s?(?:\.{3}|…|\\[lc]?dots)(?!\d)")
+_IN_DEGREES = re.compile(
+    r"(\\(?:sin|cos|tan|cot|sec|csc))\s*[({]?\s*(\d{1,10}(?:\.\d{1,10})?)\s*\^\s*\{?\s*\\circ\s*\}?\s*[)}]?"
+)
+_NAMED = re.compile(r"^\s*\\?[A-Za-z](?:_\{?\w{1,10}\}?)?(?:\([a-z]\))?\s*(?:=|\\in(?![a-z]))\s*(?=\S)")
+_EQUALITY = re.compile(r"(?<![<>!:=\\])=(?!=)")
+
+_NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+"
+_PARTS = re.compile(
+    rf"""(?P<sign>[+-]?)\s*(?:
+      (?P<number>{_NUMBER})(?:\s*\\(?:times|cdot)\s*10\s*\^\s*(?:\{{\s*(?P<power>[+-]?\d{{1,4}})\s*\}}|(?P<digit>\d)))?
+    | (?:(?P<whole>\d{{1,20}})\s*)?\\[dt]?frac\s*(?:\{{\s*(?P<up>-?\d+(?:\.\d+)?)\s*\}}|(?P<up1>\d))
+      \s*(?:\{{\s*(?P<down>-?\d+(?:\.\d+)?)\s*\}}|(?P<down1>\d))
+    | (?:(?P<whole2>\d{{1,20}})\s+)?(?P<up2>\d+(?:\.\d+)?)\s*/\s*(?P<down2>-?\d+(?:\.\d+)?)
+    | 10\s*\^\s*(?:\{{\s*(?P<ten>[+-]?\d{{1,4}})\s*\}}|(?P<ten1>\d))
+    )""",
+    re.VERBOSE,
+)
+_LONGEST = 4_000  # characters of an expression: longer ones are left as they are
+_LONGEST_NUMBER = 400  # characters: longer ones are texts
+_GREATEST_POWER = 1_000
+_EXACT = Context(prec=2 * _LONGEST_NUMBER)
+
+
+def latex(text: str) -> str:
+    """An expression in any usual notation as LaTeX, without what means nothing and confuses a parser."""
+    text = text.strip()
+    if len(text) > _LONGEST:
+        return text
+    if text.startswith(("$", "\\(", "\\[")) or text.endswith("$"):
+        text = re.sub(r"^(?:\$(?!\d[^$]*$)|\\[(\[])+|(?:\\[)\]]|(?<!\\)\$)+$", "", text).strip()
+    text = _VULGAR.sub(_fraction, text)
+    text = _RAISED_RUN.sub(lambda run: f"^{{{run[0].translate(_RAISED)}}}", text)
+    text = _LOWERED_RUN.sub(lambda run: f"_{{{run[0].translate(_LOWERED)}}}", text)
+    text = _OR.sub(r" \\text{ or } ", text.translate(_SIGNS))
+    text = (
+        _NOISE.sub("", text)
+        .replace(r"\varnothing", r"\emptyset")
+        .replace(r"\dfrac", r"\frac")
+        .replace(r"\tfrac", r"\frac")
+    )
+    text = text.replace("**", "^").replace("<=", r"\le ").replace(">=", r"\ge ").replace("!=", r"\ne ")
+    text = _MAGNITUDE.sub(lambda m: rf"\times10^{{{_MAGNITUDES[m[1].lower()]}}}", text)
+    text = _SCIENTIFIC.sub(lambda m: rf"{m[1]}\times10^{{{int(m[2])}}}", text)
+    text = _GOES_ON.sub(r"\1.\2(\3)", text)
+    text = _PERIOD.sub(_repeating, text)
+    text = _IN_DEGREES.sub(r"\1(\\frac{\2 \\pi}{180})", text)
+    text = _PI.sub(lambda m: r"\pi " if m[1] == "pi" else r"\infty ", text)
+    text = _rooted(text)
+    text = _POWER.sub(lambda m: f"^{{{m[1] or m[2]}}}", text)
+    text = re.sub(r"(?<=[\w)}\s])\*(?=\s*[\w(\\])", r" \\cdot ", text)
+    return _END.sub("", text.strip()).strip()
+
+
+def value(text: str) -> Fraction | None:
+    """What a plain number (an integer, decimal, fraction, mixed or scientific one) is exactly; None for all else."""
+    text = _FONT.sub(r"\1", text.strip()).strip()
+    if len(text) > _LONGEST_NUMBER:
+        return None
+    while text.startswith("{") and text.endswith("}") and text.find("}") == len(text) - 1:
+        text = text[1:-1].strip()
+    found = _PARTS.fullmatch(text)
+    if found is None:
+        return None
+    sign = -1 if found["sign"] == "-" else 1
+    if found["number"]:
+        power = int(found["power"] or found["digit"] or 0)
+        if abs(power) > _GREATEST_POWER:
+            return None
+        return sign * Fraction(found["number"].replace(",", "").rstrip(".")) * Fraction(10) ** power
+    if found["ten"] or found["ten1"]:
+        power = int(found["ten"] or found["ten1"])
+        return None if abs(power) > _GREATEST_POWER else sign * Fraction(10) ** power
+    up, down = found["up"] or found["up1"] or found["up2"], found["down"] or found["down1"] or found["down2"]
+    whole = found["whole"] or found["whole2"]
+    if Fraction(down) == 0 or (whole and "-" in up + down):
+        return None
+    return sign * (Fraction(whole or 0) + Fraction(up) / Fraction(down))
+
+
+def quantity(text: str) -> Quantity | None:
+    """A plain number with its unit, if it has a known one."""
+    number, unit = split_unit(text)
+    if unit is None and (counted := _COUNTED.search(text[-200:])) and not _TIMES_OF_DAY.search(text[-4:]):
+        number = text[: len(text) - len(text[-200:]) + counted.start()]  # 12 apples
+    exact = value(number)
+    return None if exact is None else Quantity(exact, unit)
+
+
+def key(text: str) -> str:
+    r"""One spelling for an expression: a number's value, else the expression in LaTeX without spaces.
+
+    The name in `x = 5` is dropped, and so are dollars and what is counted. Other equations stay whole.
+    """
+    plain = unnamed(latex(text))
+    if len(plain) > _LONGEST:
+        return " ".join(plain.split())
+    counted = quantity(plain)
+    if counted is not None:
+        return spelled(counted.number) + (counted.unit.suffix if counted.unit else "")
+    if _WORDS.search(re.sub(r"\\[A-Za-z]+", " ", plain.replace(r"\text{ or }", ","))):
+        return " ".join(_FONT.sub(r"\1", plain).split())
+    plain = _FONT.sub(lambda m: m[1].strip() if m[1].strip() != "or" else ",", plain)
+    plain = re.sub(r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}", plain)
+    plain = re.sub(r"\\sqrt\s*(\w)", r"\\sqrt{\1}", plain)
+    return re.sub(r"\\(?:times|cdot)(?![A-Za-z])", "*", re.sub(r"\s+|\\ ", "", plain))
+
+
+def unnamed(plain: str) -> str:
+    """The value alone of `x = 5`, `f(x) = 5`, `5 = x`; any other expression as it is."""
+    parts = _EQUALITY.split(plain)
+    if len(parts) > 2:
+        return plain
+    if named := _NAMED.match(plain):
+        return plain[named.end() :].strip()
+    return parts[0].strip() if len(parts) == 2 and re.fullmatch(r"\s*[A-Za-z]\s*", parts[1]) else plain
+
+
+def spelled(number: Fraction) -> str:
+    """A number in one spelling: `42`, `0.5`, `1/3`, `6.6e-34`."""
+    if number.denominator == 1 and abs(number.numerator) < 10**21:
+        return str(number.numerator)
+    rest = number.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    if rest != 1:
+        return f"{number.numerator}/{number.denominator}"
+    exact = _EXACT.divide(Decimal(number.numerator), Decimal(number.denominator)).normalize(_EXACT)
+    if -7 <= exact.adjusted() <= 20:
+        return f"{exact:f}"
+    sign, digits, _ = exact.as_tuple()
+    tail = "".join(map(str, digits[1:]))
+    return f"{'-' * sign}{digits[0]}{'.' * bool(tail)}{tail}e{exact.adjusted()}"
+
+
+def sides(text: str) -> list[str]:
+    """The sides of an equation or of a chain of them; one for anything else."""
+    return [side.strip() for side in _EQUALITY.split(text)]
+
+
+def is_mathematical(text: str) -> bool:
+    """Whether two such keys can mean the same without being the same: expressions, no words, no sum that is shown."""
+    if (
+        len(text) > 200
+        or "\n" in text
+        or not re.search(r"\d|\\[a-zA-Z]|[A-Za-z]\s*[-+*/^=(]|[-+*/^=)]\s*[A-Za-z]", text)
+    ):
+        return False
+    if len(sides(text)) > 1 and not re.search(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])", sides(text)[0]):
+        return False  # (13-4)*9+6=87 is an answer of its own: what it equals says nothing of how
+    words = re.sub(r"\\[A-Za-z]+", " ", text)
+    return re.search(r"[A-Za-z]{4}|[^\x00-\x7f]", words) is None
+
+
+def _fraction(sign: re.Match[str]) -> str:
+    up, _, down = unicodedata.normalize("NFKC", sign[0]).partition("⁄")
+    return rf"\frac{{{up}}}{{{down}}}"
+
+
+def _repeating(found: re.Match[str]) -> str:
+    sign, whole, fixed = found[1], found[2] or "0", found[3]
+    period = found[4] + found[5] if found[5] else found[4] or found[6]
+    exact = Fraction(int(whole + fixed), 10 ** len(fixed)) + Fraction(
+        int(period), 10 ** len(fixed) * (10 ** len(period) - 1)
+    )
+    return rf"{sign}\frac{{{exact.numerator}}}{{{exact.denominator}}}"
+
+
+def _rooted(text: str) -> str:
+    """Roots as LaTeX: a bracket behind one becomes a brace, with its partner."""
+    if not _ROOT.search(text):
+        return text
+    partners, changed = _partners(text), list(text)
+    for root in _ROOT.finditer(text):
+        begin, end = root.span()
+        changed[begin:end] = [r"\sqrt[3]" if root[1] == "∛" else r"\sqrt", *[""] * (end - begin - 1)]
+        if end in partners:
+            changed[end], changed[partners[end]] = "{", "}"
+        elif operand := _ROOTED.match(text, end):
+            changed[end] = "{" + changed[end]
+            changed[operand.end() - 1] += "}"
+    return "".join(changed)
+
+
+def _partners(text: str) -> dict[int, int]:
+    """Of every opening bracket its closing one."""
+    opened: list[int] = []
+    found: dict[int, int] = {}
+    for at, letter in enumerate(text):
+        if letter in "({":
+            opened.append(at)
+        elif letter in ")}" and opened:
+            found[opened.pop()] = at
+    return found

@@ -1,0 +1,124 @@
+r"""Units behind a number: which there are, and what one is in terms of another. 5 km is not 5 m, but 5000 m.
+
+A number without a unit agrees with any; words that are no unit of the table are not looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What it measures, how many of the measure's basic unit it is, and how a key says it."""
+
+    measure: str
+    factor: Fraction
+    suffix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """An exact number and its unit; None where it has none."""
+
+    number: Fraction
+    unit: Unit | None
+
+    def disagrees(self, other: Quantity) -> bool:
+        """Whether both have units, and they say different things."""
+        return self.unit is not None and other.unit is not None and not self.agrees(other)
+
+    def agrees(self, other: Quantity) -> bool:
+        """Whether they are equal. A number without a unit is that number of anything, and 0.5 is 50 %."""
+        ours, theirs = self.unit, other.unit
+        if ours and theirs:
+            return ours.measure == theirs.measure and self.number * ours.factor == other.number * theirs.factor
+        percents = [q.number for q in (self, other) if q.unit and q.unit.measure == "percent"]
+        return self.number == other.number or any(
+            share / 100 == q.number for share in percents for q in (self, other) if q.unit is None
+        )
+
+    def is_near(self, other: Quantity) -> bool:
+        """Whether one can be the other rounded: less than a hundred-thousandth of it apart, and not both whole."""
+        if (self.unit and other.unit) or self.number.denominator == other.number.denominator == 1:
+            return False
+        return abs(self.number - other.number) * 100_000 < max(abs(self.number), abs(other.number))
+
+
+_TABLE = """
+length: mm millimeter millimetre 0.001, cm centimeter centimetre 0.01, dm 0.1, m meter metre 1
+length: km kilometer kilometre 1000
+length: in inch inches 0.0254, ft foot feet 0.3048, yd yard 0.9144, mi mile 1609.344
+mass: mg milligram 0.001, g gram 1, kg kilogram kilo 1000, oz ounce 28.349523125, lb lbs pound 453.59237
+time: ms millisecond 0.001, s sec second 1, min minute 60, h hr hour 3600, day 86400, week 604800
+money: cent ¢ 0.01, $ dollar 1
+euro: € euro 1
+sterling: £ 1
+yen: ¥ yen yuan 1
+volume: ml milliliter millilitre 0.001, cl 0.01, l L liter litre 1
+area: mm^2 0.000001, cm^2 0.0001, m^2 1, km^2 1000000
+space: mm^3 0.000000001, cm^3 0.000001, m^3 1
+speed: m/s 1, km/h kph 0.277777777777777777777777777, mph 0.44704
+data: KB 1000, MB 1000000, GB 1000000000
+angle: ^\\circ degree 1
+temperature: ^\\circC 1
+fahrenheit: ^\\circF 1
+percent: % percent 1
+"""
+
+
+def _read(table: str) -> dict[str, Unit]:
+    units: dict[str, Unit] = {}
+    for line in table.strip().splitlines():
+        measure, _, entries = line.partition(":")
+        for entry in entries.split(","):
+            *names, factor = entry.split()
+            exact = Fraction(5, 18) if "7777" in factor else Fraction(factor)
+            unit = Unit(measure, exact, _suffix(measure, exact, names[0]))
+            units.update(dict.fromkeys(names, unit))
+            units.update({name + "s": unit for name in names if len(name) > 3})
+    return units
+
+
+def _suffix(measure: str, factor: Fraction, name: str) -> str:
+    if measure == "money" and factor == 1:
+        return ""
+    return name if measure in ("percent", "angle") else f" {name}"
+
+
+UNITS = _read(_TABLE)
+
+_BEFORE = re.compile(r"\s*(-?)\s*(?:\\)?([$€£¥])\s*(?=[-\d.\\])")
+_BEHIND = re.compile(
+    r"(?:\\[ ,;:!]|~|\s|\{\s*\})*(?:\\(?:text|mathrm|textrm|mathbf|textbf|operatorname)\s*\{\s*([^{}]{1,60}?)\s*\}"
+    r"|([A-Za-z€£¥¢$°/]{1,20}|\\?[$%]|\^\\circ\s*[CF]?))"
+    r"(\s*\^\s*\{?\s*[23]\s*\}?)?\s*\.?\s*$"
+)
+_SQUARE = re.compile(r"(square|sq\.?|cubic)\s+(\S+)", re.IGNORECASE)
+_DIGIT = re.compile(r"[\d}]\s*$")
+
+
+def split_unit(text: str) -> tuple[str, Unit | None]:
+    """An expression without its unit, and that unit; the expression as it is where it has no known one."""
+    before = _BEFORE.match(text)
+    if before:
+        return before[1] + text[before.end() :], UNITS[before[2]]
+    tail = text[-120:]
+    behind = _BEHIND.search(tail)
+    if behind is None:
+        return text, None
+    name, raised = (behind[1] or behind[2]).strip().removeprefix("\\"), behind[3]
+    number = text[: len(text) - len(tail) + behind.start()]
+    if square := _SQUARE.fullmatch(name):
+        name, raised = square[2], "3" if square[1].lower() == "cubic" else "2"
+    unit = _named("".join(name.split()), raised.strip(" ^{}") if raised else "")
+    return (number, unit) if unit is not None and _DIGIT.search(number[-20:]) else (text, None)
+
+
+def _named(name: str, raised: str) -> Unit | None:
+    plain = UNITS.get(name) or UNITS.get(name.lower() if len(name) > 2 else name)
+    if not raised or plain is None:
+        return plain if not raised else None
+    return UNITS.get(f"{plain.suffix.strip()}^{raised}")
