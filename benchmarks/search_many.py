@@ -63,7 +63,7 @@ class Recording(VLLMGenerator):
         for completion in completions:
             whole = (*request.prefix, *completion.token_ids[:-1])
             self.known.update(hash(whole[:end]) for end in range(BLOCK, len(whole) + 1, BLOCK))
-            self.work.append((request.prefix, completion.sampled_tokens))
+            self.work.append((tuple(request.prefix), completion.sampled_tokens))
             self.shared += completion.cached_tokens
         return completions
 

@@ -97,7 +97,7 @@ def test_best_of_n_answers_from_the_best_thinking() -> None:
     result = run_search(FakeGenerator(), BestOfN(n=8))
     assert len(result.candidates) == 8
     assert result.chosen is not None
-    assert result.score == max(c.score for c in result.candidates) == result.candidates[result.chosen].score
+    assert result.score == max(c.score or 0.0 for c in result.candidates) == result.candidates[result.chosen].score
     assert [c.answer is not None for c in result.candidates].count(True) == 1
     assert result.score == pytest.approx(geometric_mean([s.score or 0 for s in result.steps]))
     assert result.stop_reason is StopReason.COMPLETED

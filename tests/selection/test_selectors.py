@@ -84,7 +84,7 @@ def test_a_vote_is_decided_when_nothing_to_come_can_turn_it(cast: list[Candidate
     weights = dict.fromkeys((c.vote for c in cast if c.vote), 0.0)
     for c in cast:
         if c.vote:
-            weights[c.vote] += 1.0 if name == "majority" else c.score
+            weights[c.vote] += 1.0 if name == "majority" else c.score or 0.0
     leader = max(weights, key=lambda vote: weights[vote])
     others = [weight for vote, weight in weights.items() if vote != leader] + [0.0]
     safe = all(weights[leader] > other + remaining for other in others)

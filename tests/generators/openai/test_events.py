@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tts_search.generators.openai.events import MOST_BYTES, MOST_IDLE_LINES, EventDecoder, FloodError
+from tts_search.generators.openai.sse import MOST_BYTES, MOST_IDLE_LINES, EventDecoder, FloodError
 
 lines = st.text(st.characters(exclude_characters="\r\n", codec="utf-8"), max_size=20).map(str.encode)
 events = st.lists(st.lists(lines, min_size=1, max_size=3), max_size=5)

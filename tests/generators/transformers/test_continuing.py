@@ -4,7 +4,6 @@ import asyncio
 import itertools
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
@@ -235,15 +234,10 @@ def test_what_is_no_token_id_is_named(forgetful: TransformersGenerator, wrong: A
         asyncio.run(forgetful.generate(ask((20, wrong), 1)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Streamed(Request):
-    on_delta: Callable[[int, tuple[int, ...]], None] | None = None
-
-
 def test_tokens_are_reported_as_they_come(folder: Path) -> None:
     generator = TransformersGenerator(folder, threads=1, max_batch=2)
     deltas: dict[int, list[int]] = {}
-    request = Streamed(
+    request = Request(
         prefix=(20, 21),
         seeds=(5, 6, 7),
         max_tokens=9,

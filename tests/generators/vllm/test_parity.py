@@ -58,7 +58,7 @@ def test_every_score_is_the_heads_on_the_second_to_last_layer(
         for score in (s for completion in first for s in completion.scores or ()):
             assert min(abs(score - value) for value in computed) <= 2e-6 * max(1.0, abs(score))
         longest = max(first, key=lambda completion: len(completion.token_ids))
-        continued = prompt + longest.token_ids[:-1]
+        continued = (*prompt, *longest.token_ids[:-1])
         return first, continued, await generator.generate(request(generator, continued, seeds=2, max_tokens=8))
 
     first, continued, second = run_in_process(generator, work)

@@ -76,7 +76,7 @@ def sampled(folder: Path, dtype: str) -> list[tuple[tuple[int, ...], Completion]
 
     async def work(generator: VLLMGenerator) -> list[tuple[tuple[int, ...], Completion]]:
         first = await generator.generate(request(prompt, 0, 1, 2, max_tokens=32))
-        longer = prompt + first[0].token_ids[:-1]
+        longer = (*prompt, *first[0].token_ids[:-1])
         second = await generator.generate(request(longer, 3, max_tokens=8))
         return [*((prompt, completion) for completion in first), (longer, second[0])]
 

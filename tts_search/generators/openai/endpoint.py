@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 from tts_search.core.loop import LoopThread
 from tts_search.errors import GeneratorError, MissingDependencyError, ModelNotFoundError
 from tts_search.generators.openai.access import Access
-from tts_search.generators.openai.events import EventDecoder, FloodError
+from tts_search.generators.openai.sse import EventDecoder, FloodError
 from tts_search.generators.openai.troubles import Troubles
 from tts_search.generators.openai.waiting import may_pass, retry_after
 

@@ -21,7 +21,7 @@ from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundEr
 from tts_search.generators.engine_requests import TAIL_SEED, Completing, Run
 from tts_search.generators.openai.endpoint import Card, Endpoint
 from tts_search.generators.openai.listener import Listener, listeners
-from tts_search.generators.openai.reading import Reading
+from tts_search.generators.openai.replies import Reading
 from tts_search.generators.openai.transcriber import Transcriber
 from tts_search.generators.openai.troubles import CutError, RefusedError
 from tts_search.generators.openai.watch import Watch

@@ -35,7 +35,7 @@ class Listener:
 
 def listeners(request: Request) -> dict[int, list[Listener]]:
     """The listeners of each seed, of which there may be several; none where nobody listens."""
-    on_delta: OnDelta | None = getattr(request, "on_delta", None)
+    on_delta: OnDelta | None = request.on_delta
     found: dict[int, list[Listener]] = {}
     if on_delta is not None:
         for index, seed in enumerate(request.seeds):

@@ -71,12 +71,12 @@ class Body:
             "return_tokens_as_token_ids": True,
             "skip_special_tokens": False,
             # Or a server puts the defaults of the model's generation_config.json, or its own, in their place.
-            "min_p": 0.0,
-            "repetition_penalty": 1.0,
+            "min_p": request.sampling.min_p,
+            "repetition_penalty": request.sampling.repetition_penalty,
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
         }
-        if request.on_tokens is None and getattr(request, "on_delta", None) is None:
+        if request.on_tokens is None and request.on_delta is None:
             body["stream_interval"] = QUIET_CHUNK_TOKENS
         if self.columns:
             body |= {"logprobs": len(self.columns), "logprob_token_ids": list(self.columns)}

@@ -21,7 +21,7 @@ from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError, HeadMismatchError
 from tts_search.generators.transformers.kv_cache import SlotCache, attention_windows, slot_mask
 from tts_search.generators.transformers.prefix_cache import PrefixCache, token_array
-from tts_search.generators.transformers.sampling import Draws, draw
+from tts_search.generators.transformers.sampling import Draws, draw, penalized
 from tts_search.generators.transformers.state_pool import States, cut
 from tts_search.sprm.module import SPRM
 
@@ -228,10 +228,16 @@ class Decoder:
     def _settings(self, rows: Sequence[_Row]) -> Draws:
         return Draws.of([row.job.request.sampling for row in rows], self._vocabulary, self._device)
 
+    def _penalized(self, rows: Sequence[_Row], logits: Tensor) -> Tensor:
+        penalties = [row.job.request.sampling.repetition_penalty for row in rows]
+        if all(penalty == 1 for penalty in penalties):
+            return logits
+        return penalized(logits, [([*row.job.prefix, *row.tokens], p) for row, p in zip(rows, penalties, strict=True)])
+
     def _take(self, rows: Sequence[_Row], logits: Tensor, score: Tensor | None, draws: Draws) -> None:
         """Sample a token for each of `rows`, and hand the head's logits to the tokens that they are for."""
         uniforms = torch.tensor([[0.5 if row.closing else row.stream.random()] for row in rows], device=self._device)
-        tokens, logprobs = draw(logits, draws, uniforms)
+        tokens, logprobs = draw(self._penalized(rows, logits), draws, uniforms, logits)
         columns = [tokens.float(), logprobs, *([] if score is None else [score])]  # ids below 2^24 are exact in fp32
         values = torch.stack(columns).tolist()  # one transfer from the device
         counts: dict[Job, int] = {}

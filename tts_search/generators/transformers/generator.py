@@ -118,7 +118,7 @@ class TransformersGenerator(PretrainedGenerator):
             return []
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Sequence[Completion]] = loop.create_future()
-        report, stream = request.on_tokens, getattr(request, "on_delta", None)
+        report, stream = request.on_tokens, request.on_delta
         job = Job(
             request,
             prefix,
