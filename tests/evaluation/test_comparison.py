@@ -277,7 +277,7 @@ def test_tables_say_the_same(searcher: Searcher) -> None:
 
 
 def test_tables_of_choices_say_the_same(searcher: Searcher) -> None:
-    comparison = run(searcher, selector="majority", repeats=1)
+    comparison = run(searcher, selector="majority", repeats=1, repeat=False)
     lines = tables.choices_markdown(comparison).splitlines()
     parsed = list(csv.DictReader(io.StringIO(tables.choices_to_csv(comparison))))
     wanted = [(cell, choice) for cell in comparison.cells for choice in cell.choices]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tts_search.grading.plain import is_mathematical, key, latex, quantity, spelled, value
@@ -13,7 +13,6 @@ from tts_search.grading.plain import is_mathematical, key, latex, quantity, spel
 FRACTIONS = st.fractions(max_denominator=1000).filter(lambda x: abs(x) < 10**9)
 
 
-@settings(deadline=None)
 @given(FRACTIONS)
 def test_a_number_is_one_key_in_every_notation(number: Fraction) -> None:
     up, down = number.numerator, number.denominator
@@ -28,7 +27,6 @@ def test_a_number_is_one_key_in_every_notation(number: Fraction) -> None:
     assert value(spelled(number)) == number
 
 
-@settings(deadline=None)
 @given(st.integers(-(10**12), 10**12), st.integers(-30, 30))
 def test_powers_of_ten_are_exact(digits: int, power: int) -> None:
     wanted = spelled(Fraction(digits) * Fraction(10) ** power)

@@ -174,4 +174,6 @@ def test_a_result_as_json_holds_everything_but_the_tree() -> None:
         "budget": 50,
         "error": "InvalidInputError: no",
         "index": 4,
+        "comparer": None,
+        "warnings": [],
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tts_search.generators.openai.sse import MOST_BYTES, MOST_IDLE_LINES, EventDecoder, FloodError
@@ -13,7 +13,6 @@ events = st.lists(st.lists(lines, min_size=1, max_size=3), max_size=5)
 fillings = st.sampled_from([b"", b": still here", b"event: x", b"id: 7", b"retry: 10", b"nonsense"])
 
 
-@settings(deadline=None)
 @given(events=events, end=st.sampled_from([b"\n", b"\r\n"]), data=st.data())
 def test_events_do_not_depend_on_packets(events: list[list[bytes]], end: bytes, data: st.DataObject) -> None:
     space = data.draw(st.sampled_from([b"data: ", b"data:"])) if all(

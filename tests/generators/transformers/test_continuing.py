@@ -54,7 +54,7 @@ Move = tuple[int, int, int, int]
 MOVES = st.tuples(st.integers(0, 99), st.integers(1, 99), st.integers(1, 4), st.integers(1, 9))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     rounds=st.lists(st.lists(MOVES, min_size=1, max_size=3), min_size=1, max_size=4),
     size=st.sampled_from([None, 0, 7, 40, 200]),

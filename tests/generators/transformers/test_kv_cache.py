@@ -4,7 +4,7 @@ from array import array
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.generators.transformers.marked_states import states
@@ -59,7 +59,6 @@ def test_rows_keep_their_own_lengths() -> None:
 TOKENS = st.lists(st.integers(1, 2), min_size=1, max_size=8).map(tuple)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3), TOKENS), max_size=12))
 def test_a_slot_holds_its_sequence_whatever_was_in_it(work: list[tuple[int, int, tuple[int, ...]]]) -> None:
     slots = SlotCache(max_rows=6, max_tokens=100)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -64,7 +64,6 @@ def held(cache: PrefixCache) -> list[Tokens]:
     return leaves
 
 
-@settings(deadline=None)
 @given(st.lists(TOKENS, max_size=12), TOKENS.filter(len), st.integers(0, 40))
 def test_the_longest_known_prefix_is_found(earlier: list[Tokens], prefix: Tokens, size: int) -> None:
     cache = PrefixCache(size, context_tokens=100, sequences=2)
@@ -81,7 +80,6 @@ def test_the_longest_known_prefix_is_found(earlier: list[Tokens], prefix: Tokens
     assert (cache.tokens, cache.bytes, find(cache, prefix)) == (0, 0, 0)
 
 
-@settings(deadline=None)
 @given(st.lists(TOKENS, max_size=12))
 def test_nothing_is_given_up_before_it_must(earlier: list[Tokens]) -> None:
     distinct = {tokens[: i + 1] for tokens in earlier for i in range(len(tokens))}
