@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tts_search.grading.plain import is_mathematical, key, latex, quantity, spelled, value
+from tts_search.grading.plain import is_mathematical, key, latex, name_of, quantity, spelled, value
 
 FRACTIONS = st.fractions(max_denominator=1000).filter(lambda x: abs(x) < 10**9)
 
@@ -110,3 +110,11 @@ def test_what_is_no_quantity(text: str) -> None:
 )  # fmt: skip
 def test_what_is_compared_as_mathematics(text: str, is_one: bool) -> None:
     assert is_mathematical(text) is is_one
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("x = 5", "x"), ("5 = x", "x"), ("x_5 = 5", "x_5"), ("f(x) = 5", "f(x)"), ("5", None), ("17+25=42", None)],
+)
+def test_the_name_of_a_value(text: str, name: str | None) -> None:
+    assert name_of(latex(text)) == name

@@ -16,7 +16,7 @@ from typing import Self
 from tts_search.errors import InvalidInputError, MissingDependencyError
 from tts_search.grading.answers import CLOSE, after_thinking, last_boxed, reference_of
 from tts_search.grading.math_judges import Judges
-from tts_search.grading.plain import key, latex, quantity, sides, unnamed
+from tts_search.grading.plain import key, latex, name_of, quantity, sides, unnamed
 from tts_search.grading.reading import final_expression
 
 _LONGEST = 4_000  # characters of an answer that are read; no gradeable answer is longer
@@ -109,8 +109,9 @@ def same(gold: str, given: str, judges: Judges | None) -> bool | None:
     """
     if given == gold:
         return True
+    names = {name_of(gold), name_of(given)} - {None}
     ours, theirs = quantity(unnamed(gold)), quantity(unnamed(given))
-    if ours and theirs:
+    if ours and theirs and len(names) < 2:  # x = 5 is 5, and not y = 5
         return ours.agrees(theirs) or (ours.is_near(theirs) and _judge(gold, given, judges))
     return _judge(gold, given, judges)
 

@@ -200,6 +200,15 @@ def unnamed(plain: str) -> str:
     return parts[0].strip() if len(parts) == 2 and re.fullmatch(r"\s*[A-Za-z]\s*", parts[1]) else plain
 
 
+def name_of(plain: str) -> str | None:
+    """The name in `x = 5`, `f(x) = 5`, `5 = x`; None where `unnamed` leaves an expression as it is."""
+    value_alone = unnamed(plain)
+    if value_alone == plain:
+        return None
+    is_last = plain.endswith(value_alone)
+    return (plain.removesuffix(value_alone) if is_last else plain.removeprefix(value_alone)).strip(" =")
+
+
 def spelled(number: Fraction) -> str:
     """A number in one spelling: `42`, `0.5`, `1/3`, `6.6e-34`."""
     if number.denominator == 1 and abs(number.numerator) < 10**21:
