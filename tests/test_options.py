@@ -157,6 +157,7 @@ def test_where_nothing_scores_no_candidate_has_a_score() -> None:
 def test_an_endless_search_spends_its_budget() -> None:
     with Searcher(max_tokens=96, answer_tokens=32) as searcher:
         for budget in (600, 3000):
-            for options in ({"strategy": "best_first"}, {"strategy": BestOfN(n=4), "repeat": True}):
+            endless: list[Any] = [{"strategy": "best_first"}, {"strategy": BestOfN(n=4), "repeat": True}]
+            for options in endless:
                 usage: Usage = searcher.search(held_out(1)[0].question, budget=budget, **options).usage
                 assert 0.95 * budget <= usage.sampled_tokens <= budget
