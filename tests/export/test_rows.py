@@ -43,17 +43,17 @@ def test_the_chosen_path_ends_at_the_answer(result: SearchResult) -> None:
     assert chosen_path(tree) == []
 
 
-def test_visits(result: SearchResult) -> None:
+def test_visits(result: SearchResult, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = result.tree
     assert tree is not None
-    tree.visits.clear()
+    monkeypatch.setattr(tree, "visits", {})
     for row in rows(tree):
         below = sum(rows(tree)[child.index].visits for child in tree.children(row.node))
         assert row.visits == below + (row.node.parent is not None)
     tree.visits[1] = 9
     assert rows(tree)[1].visits == 9
     assert rows(tree, {1: 4})[1].visits == 4
-    tree.visits.clear()
+    monkeypatch.setattr(tree, "visits", {})
 
 
 def test_no_two_bars_share_a_place(result: SearchResult) -> None:

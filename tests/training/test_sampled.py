@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from tests.training.test_collect import problems, quiet, rows, spoken
+from tests.training.test_collection import problems, quiet, rows, spoken
 from tts_search.api import Searcher
 from tts_search.cli import app
 from tts_search.errors import InvalidInputError
 from tts_search.grading.named import resolve_grader
 from tts_search.store import claim
-from tts_search.training.collect import collect
+from tts_search.training.collection import collect
 from tts_search.training.sampled import go_on
 
 ASKED = problems("What is 2 + 2?", "Größe?", "ß")
@@ -155,7 +155,7 @@ def test_one_run_at_a_time(whole: bytes, tmp_path: Path) -> None:
 
 
 def sample(*args: str) -> Result:
-    given = ["--generator", "tests.training.test_collect:spoken", "--grader", "exact", "--n", "2"]
+    given = ["--generator", "tests.training.test_collection:spoken", "--grader", "exact", "--n", "2"]
     return CliRunner().invoke(app, ["sample", *args, *given])
 
 

@@ -63,7 +63,7 @@ def sample(
             raise InvalidInputError(f"--limit must be at least 1, got {limit}")
         check_apart(out, questions)
         with quietly(debug) as say:
-            from tts_search.training.collect import collect
+            from tts_search.training.collection import collect
             from tts_search.training.problems import read_problems
 
             problems = read_problems(questions)[:limit]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tts_search.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from tts_search.training.collect import collect
+    from tts_search.training.collection import collect
     from tts_search.training.fit import FitSettings, fit_head
     from tts_search.training.held_out import HeadReport
     from tts_search.training.losses import process_loss
@@ -25,7 +25,7 @@ _PLACES = {
     "preset": "settings",
     "FitSettings": "fit",
     "HeadReport": "held_out",
-    "collect": "collect",
+    "collect": "collection",
     "fit_head": "fit",
     "ProbeSettings": "probe",
     "fit_probe": "probe",

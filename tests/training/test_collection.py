@@ -17,7 +17,7 @@ from tts_search.grading.named import resolve_grader
 from tts_search.segmentation import Segmenter
 from tts_search.testing import FakeGenerator
 from tts_search.testing.fakes import CLOSE, END, OPEN, STEP
-from tts_search.training.collect import collect
+from tts_search.training.collection import collect
 from tts_search.training.problems import Problem, read_problems
 from tts_search.training.trajectories import read_trajectories
 
@@ -130,7 +130,7 @@ def test_problems_as_they_are_found(tmp_path: Path) -> None:
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "q.jsonl").write_text('{"question": "a", "answer": "4"}\n{"question": "b", "answer": "5"}\n')
-    generator = "tests.training.test_collect:spoken"
+    generator = "tests.training.test_collection:spoken"
     args = ["sample", "q.jsonl", "--out", "t.jsonl", "--generator", generator, "--grader", "exact", "--n", "2"]
     made = CliRunner().invoke(app, [*args, "--limit", "1"])
     assert made.exit_code == 0, made.output
