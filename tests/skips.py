@@ -10,8 +10,10 @@ import os
 import pytest
 
 VARIABLE = "TTS_SEARCH_NO_SKIPS"
-ALLOWED: dict[str, str] = {}
-"""The beginning of a test's id, and why that test may be skipped even there. Empty: everything runs."""
+ALLOWED: dict[str, str] = {
+    "tests/generators/": "the conformance suite asks exact greedy tokens only of engines that promise them",
+}
+"""The beginning of a test's id, and why that test may be skipped even there."""
 
 
 class SkipsAreFailures:
