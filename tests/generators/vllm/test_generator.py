@@ -156,7 +156,9 @@ def test_a_tree_stays_on_one_data_parallel_rank(
 ) -> None:
     ranks: dict[int, set[int | None]] = {}
 
-    async def run(_engine: Any, _id: str, prefix: Sequence[int], _params: Any, _report: Any, rank: int | None) -> Run:
+    async def run(
+        _engine: Any, _id: str, prefix: Sequence[int], _params: Any, _report: Any, on_delta: Any, rank: int | None
+    ) -> Run:
         ranks.setdefault(prefix[0], set()).add(rank)
         return Run(tokens=[5], logprobs=[-1.0], rows=[0.0], sampled_tokens=1, cached_tokens=0)
 
