@@ -157,7 +157,7 @@ def test_a_tree_stays_on_one_data_parallel_rank(
     ranks: dict[int, set[int | None]] = {}
 
     async def run(
-        _engine: Any, _id: str, prefix: Sequence[int], _params: Any, _report: Any, on_delta: Any, rank: int | None
+        _engine: Any, _id: str, prefix: Sequence[int], _params: Any, _report: Any, _delta: Any, rank: int | None
     ) -> Run:
         ranks.setdefault(prefix[0], set()).add(rank)
         return Run(tokens=[5], logprobs=[-1.0], rows=[0.0], sampled_tokens=1, cached_tokens=0)
