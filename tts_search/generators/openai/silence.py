@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+# The loop itself may have been held up: it needs a turn to read what has come, and one for the reader to hear of it.
+LOOKS = 2
+
 
 class Silence:
     """Calls `give_up` once nothing has been heard for `seconds`; `struck` says that it has.
@@ -29,13 +32,15 @@ class Silence:
     def heard(self) -> None:
         """Something has come."""
         self._last = self._loop.time()
+        self._looks = 0
 
-    def _look(self, seen: float | None = None) -> None:
+    def _look(self) -> None:
         left = self._last + self._seconds - self._loop.time()
         if left > 0:
             self._timer = self._loop.call_later(left, self._look)
-        elif seen != self._last:  # the loop itself may have been held up: what has come meanwhile is heard first
-            self._timer = self._loop.call_later(0, self._look, self._last)
+        elif self._looks < LOOKS:
+            self._looks += 1
+            self._timer = self._loop.call_later(0, self._look)
         else:
             self.struck = True
             self._give_up()
