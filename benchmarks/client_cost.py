@@ -1,10 +1,13 @@
 """What the client of an endpoint costs by itself: processor time a request, with many streams open at once.
 
-    python benchmarks/client_cost.py [--requests 600] [--tokens 24] [--at-once 64] [--pairs 5] [--against FOLDER]
+    python benchmarks/client_cost.py [--requests 600] [--tokens 24] [--at-once 64] [--pairs 5] [--quiet]
+        [--against FOLDER]
 
-A server in another process sends one token a chunk, at the pace of an engine. The client is a process too; what it
-spends between its first request and its last answer is divided by the requests. `--against` names a checkout of
-another version (`git worktree add FOLDER COMMIT`): the two alternate, so that a noisy machine bears on both.
+A server in another process samples at the pace of an engine. It sends one token a chunk, as to somebody who watches;
+with `--quiet` nobody does, and it sends as many as the client asks for (`stream_interval`), as vLLM does. The client is
+a process too; what it spends between its first request and its last answer is divided by the requests. `--against`
+names a checkout of another version (`git worktree add FOLDER COMMIT`): the two alternate, so that a noisy machine bears
+on both.
 """
 
 from __future__ import annotations
@@ -27,11 +30,13 @@ TOKEN, TEXT = 7, "("
 PACE_SECONDS = 0.02  # from token to token: 64 streams are 3,200 tokens a second
 
 
-def chunk(*, finish: str | None) -> bytes:
-    """One token as vLLM sends it."""
-    logprobs = {"tokens": [f"token_id:{TOKEN}"], "token_logprobs": [-0.5], "text_offset": [0]}
-    logprobs |= {"top_logprobs": [{f"token_id:{TOKEN}": -0.5}]}
-    choice = {"index": 0, "text": TEXT, "token_ids": [TOKEN], "logprobs": logprobs, "finish_reason": finish}
+def chunk(tokens: int, finish: str | None) -> bytes:
+    """Tokens as vLLM sends them."""
+    spelled = f"token_id:{TOKEN}"
+    logprobs = {"tokens": [spelled] * tokens, "token_logprobs": [-0.5] * tokens, "text_offset": [0] * tokens}
+    logprobs |= {"top_logprobs": [{spelled: -0.5}] * tokens}
+    choice = {"index": 0, "text": TEXT * tokens, "token_ids": [TOKEN] * tokens, "logprobs": logprobs}
+    choice |= {"finish_reason": finish}
     return event({"choices": [choice | {"stop_reason": None, "prompt_token_ids": None}], "usage": None})
 
 
@@ -48,13 +53,15 @@ async def serve() -> None:
         return web.json_response({"data": [{"id": "stub", "max_model_len": 4096}]})
 
     async def completions(request: web.Request) -> web.StreamResponse:
-        tokens = (await request.json())["max_tokens"]
+        body = await request.json()
+        tokens, every = body["max_tokens"], body.get("stream_interval", 1)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         began = time.monotonic()
-        for sent in range(1, tokens + 1):
-            await asyncio.sleep(began + sent * PACE_SECONDS - time.monotonic())
-            await response.write(chunk(finish="length" if sent == tokens else None))
+        for sent in range(0, tokens, every):
+            more = min(every, tokens - sent)
+            await asyncio.sleep(began + (sent + more) * PACE_SECONDS - time.monotonic())
+            await response.write(chunk(more, "length" if sent + more == tokens else None))
         usage = {"prompt_tokens": len(PROMPT), "completion_tokens": tokens, "total_tokens": len(PROMPT) + tokens}
         await response.write(event({"choices": [], "usage": usage}) + b"data: [DONE]\n\n")
         return response
@@ -69,31 +76,29 @@ async def serve() -> None:
     await asyncio.Event().wait()
 
 
-async def ask(url: str, requests: int, tokens: int, at_once: int) -> dict[str, float]:
+async def ask(url: str, requests: int, tokens: int, at_once: int, quiet: bool) -> dict[str, float]:
     """Milliseconds of processor time a request, and seconds on the clock, of the version that is imported."""
     from tts_search import Request, Sampling
     from tts_search.generators.openai import OpenAIGenerator
 
     generator = OpenAIGenerator(url, model="stub", tokenizer=TOKENIZER, head=None, max_concurrency=at_once)
-    heard = 0
 
-    def on_tokens(count: int) -> None:  # with it, servers send one token a chunk
-        nonlocal heard
-        heard += count
+    def watch(_: int) -> None:
+        pass
 
     def request(seed: int) -> Request:
         return Request(
             prefix=PROMPT, seeds=(seed,), max_tokens=tokens, stop_ids=frozenset({0}), sampling=Sampling(),
-            tree=seed % 16, on_tokens=on_tokens,
+            tree=seed % 16, on_tokens=None if quiet else watch,
         )  # fmt: skip
 
     await generator.generate(request(0))
-    heard, before, began = 0, resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
-    await asyncio.gather(*(generator.generate(request(seed)) for seed in range(requests)))
+    before, began = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
+    found = await asyncio.gather(*(generator.generate(request(seed)) for seed in range(requests)))
     after, ended = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
     await generator.aclose()
-    if heard != requests * tokens:
-        raise RuntimeError(f"{heard} tokens came where {requests * tokens} were asked for")
+    if not all(len(one.token_ids) == tokens for completions in found for one in completions):
+        raise RuntimeError(f"not all completions have {tokens} tokens")
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"cpu": 1e3 * spent / requests, "wall": ended - began}
 
@@ -102,6 +107,7 @@ def measure(package: Path, url: str, options: argparse.Namespace) -> dict[str, f
     """One client process that imports the package under a folder."""
     command = [sys.executable, __file__, "--client", url, "--requests", str(options.requests)]
     command += ["--tokens", str(options.tokens), "--at-once", str(options.at_once)]
+    command += ["--quiet"] * options.quiet
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(package)}, stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout)
 
@@ -112,6 +118,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=24)
     parser.add_argument("--at-once", type=int, default=64)
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--quiet", action="store_true", help="nobody watches the tokens come")
     parser.add_argument("--against", type=Path, help="a checkout of another version")
     parser.add_argument("--client", metavar="URL", help=argparse.SUPPRESS)
     parser.add_argument("--server", action="store_true", help=argparse.SUPPRESS)
@@ -119,7 +126,8 @@ def main() -> None:
     if options.server:
         asyncio.run(serve())
     elif options.client:
-        print(json.dumps(asyncio.run(ask(options.client, options.requests, options.tokens, options.at_once))))
+        spent = ask(options.client, options.requests, options.tokens, options.at_once, options.quiet)
+        print(json.dumps(asyncio.run(spent)))
     else:
         compare(options)
 
@@ -139,7 +147,10 @@ def compare(options: argparse.Namespace) -> None:
     finally:
         server.terminate()
         server.wait()
-    size = f"{options.requests} streams of {options.tokens} tokens, {options.at_once} at once"
+    size = (
+        f"{options.requests} streams of {options.tokens} tokens, {options.at_once} at once"
+        + ", nobody watching" * options.quiet
+    )
     print(f"{size}; {options.pairs} runs each")
     print("processor time a request, milliseconds; seconds on the clock: median (least to most)")
     for name, runs in results.items():

@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 from tts_search.core.loop import LoopThread
 from tts_search.errors import GeneratorError, MissingDependencyError, ModelNotFoundError
 from tts_search.generators.openai.access import Access
+from tts_search.generators.openai.silence import Silence
 from tts_search.generators.openai.sse import EventDecoder, FloodError
 from tts_search.generators.openai.troubles import Troubles
 from tts_search.generators.openai.waiting import may_pass, retry_after
@@ -94,9 +95,9 @@ class Endpoint:
     async def _models(self) -> list[Card]:
         patience = min(self._timeout_seconds, LIST_SECONDS)
         troubles = Troubles(self.name, self._access.redact, patience)
-        async with self._new_session(patience) as session:
+        async with self._new_session() as session:
             try:
-                async with await self._ask(session, troubles, "GET", "/models") as response:
+                async with await self._ask(session, troubles, "GET", "/models") as response, asyncio.timeout(patience):
                     return _Cards.model_validate_json(await response.read()).data
             except ModelNotFoundError:
                 return []
@@ -117,17 +118,20 @@ class Endpoint:
         session = self._connected()
         async with self._slots:
             response = await self._ask(session, self._troubles, "POST", "/completions", body, session_id)
+            silence = Silence(self._timeout_seconds, response.close)
             try:
                 self._check_kind(response)
                 decoder = EventDecoder()
-                async for block in response.content.iter_any():
-                    for event in decoder.feed(block):
-                        if event.startswith(b"[DONE]"):
-                            await _finish(response)
-                            return
-                        yield self._read(event)
-            except (aiohttp.ClientError, OSError) as error:  # timeouts are among both
-                raise self._troubles.cut(error) from self._troubles.cause(error)
+                with silence:
+                    while block := await response.content.readany():
+                        silence.heard()
+                        for event in decoder.feed(block):
+                            if event.startswith(b"[DONE]"):
+                                await _finish(response)
+                                return
+                            yield self._read(event)
+            except (aiohttp.ClientError, OSError) as error:
+                raise self._troubles.cut(TimeoutError() if silence.struck else error) from self._troubles.cause(error)
             except FloodError as error:
                 raise self._troubles.nonsense(
                     f"sent {error}", "it is no server of completions, or it is broken"
@@ -181,7 +185,7 @@ class Endpoint:
         if self._session is None or self._loop is None or self._loop.is_closed():
             if self._session is not None and self._loop is not None:
                 _abandon(self._session, self._loop)
-            self._session = self._new_session(self._timeout_seconds)
+            self._session = self._new_session()
             self._slots = asyncio.Semaphore(self._max_concurrency)
             self._loop = loop
         elif loop is not self._loop:
@@ -191,14 +195,14 @@ class Endpoint:
             )
         return self._session
 
-    def _new_session(self, silence_seconds: float) -> aiohttp.ClientSession:
-        connect = min(CONNECT_SECONDS, silence_seconds)
+    def _new_session(self) -> aiohttp.ClientSession:
+        connect = min(CONNECT_SECONDS, self._timeout_seconds)
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
             # A cookie would tie all trees to the server that one of them has met.
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=self._access.headers,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect, sock_read=silence_seconds),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect),
             proxy=self._access.proxy,
         )
 
@@ -217,7 +221,8 @@ class Endpoint:
         for attempt in count():
             wait = None
             try:
-                response = await session.request(method, self._access.address.at(path), data=body, headers=headers)
+                async with asyncio.timeout(troubles.silence_seconds):
+                    response = await session.request(method, self._access.address.at(path), data=body, headers=headers)
                 if response.ok:
                     return response
                 async with response:

@@ -23,12 +23,12 @@ class Troubles:
     def __init__(self, name: str, redact: Redaction, silence_seconds: float) -> None:
         self._name = name
         self._redact = redact
-        self._silence_seconds = silence_seconds
+        self.silence_seconds = silence_seconds
 
     def silence(self, place: str, attempts: int) -> TTSError:
         """No answer, from `place`: the method and the path."""
         return GeneratorError(
-            f"{place} gave no answer within {self._silence_seconds:g} seconds, {attempts} times: raise "
+            f"{place} gave no answer within {self.silence_seconds:g} seconds, {attempts} times: raise "
             "timeout_seconds, or lower max_concurrency, if the server has too much to do"
         )
 
@@ -70,6 +70,8 @@ class Troubles:
 
     def why(self, error: Exception) -> str:
         """What went wrong with a connection, in words."""
+        if isinstance(error, TimeoutError) and not str(error):
+            return f"silent for {self.silence_seconds:g} seconds"
         return self.quote(str(error) or type(error).__name__, 400)
 
     def said(self, body: object) -> str:
