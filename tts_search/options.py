@@ -22,6 +22,7 @@ from tts_search.core.protocols import Generator, Messages, Question, Sampling, S
 from tts_search.core.result import Candidate
 from tts_search.core.tree import Tree
 from tts_search.errors import InvalidInputError
+from tts_search.log.file import SearchLog
 from tts_search.models import EMBEDDED
 from tts_search.scorers.aggregate import Aggregation, resolve_aggregation
 from tts_search.scorers.engine_sprm import EngineSPRM
@@ -52,7 +53,7 @@ STRATEGIES: Mapping[str, Strategy] = {
     "mcts": MCTS(),
     "best_first": BestFirst(),
 }
-GENERATORS = ("auto", "vllm", "transformers")
+GENERATORS = ("auto", "vllm", "transformers", "none")
 SCORERS = ("auto", "sprm")
 
 
@@ -86,6 +87,11 @@ class Options(TypedDict, total=False):
     - `on_event`: called with each `Event` in order, on the thread of the searcher's loop: it must not block.
     - `on_progress`: called with `Progress` as tokens come, likewise.
     - `keep_tree`: False drops the tree from the result, for many questions.
+    - `log`: a file (or an open `SearchLog`) that every finished completion is written to at once. What it holds is not
+      sampled again: the same call goes on where it was, in the middle of a question too. Searches that depend on the
+      clock (`seconds`, `stop_when`) go on at the question.
+    - `replay`: True asks no engine: the search is found in the `log`, said as it was then; another selector,
+      aggregation, extractor or scorer chooses again among its paths, and `result.warnings` says so.
     """
 
     strategy: str | Strategy | None
@@ -108,6 +114,8 @@ class Options(TypedDict, total=False):
     on_event: OnEvent | None
     on_progress: OnProgress | None
     keep_tree: bool
+    log: str | Path | SearchLog | None
+    replay: bool
 
 
 DEFAULTS: Options = {
@@ -131,6 +139,8 @@ DEFAULTS: Options = {
     "on_event": None,
     "on_progress": None,
     "keep_tree": True,
+    "log": None,
+    "replay": False,
 }
 
 
@@ -262,6 +272,10 @@ def resolve_generator(model: str | Path, generator: str | Generator) -> Generato
         return OpenAIGenerator(generator, tokenizer=None if model == EMBEDDED else model)
     if generator not in GENERATORS:
         return discovery.load(discovery.GENERATORS, generator, GENERATORS)(model)
+    if generator == "none":
+        from tts_search.generators.no_engine import NoEngine
+
+        return NoEngine(model)
     if generator == "auto":
         installed = importlib.util.find_spec("vllm") is not None
         generator = "vllm" if installed and model != EMBEDDED else "transformers"

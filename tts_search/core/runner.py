@@ -20,11 +20,11 @@ from tts_search.core.answering import Answers
 from tts_search.core.budget import Budget, Usage
 from tts_search.core.draw import Draw
 from tts_search.core.events import Event, Failed, Finished, Grown, Sampled, Started
-from tts_search.core.job import Job
+from tts_search.core.job import Job, Rechoice
 from tts_search.core.protocols import Expand, Generator, Question, Until
 from tts_search.core.result import SearchResult, Step, StopReason
 from tts_search.core.sampler import GENERATOR_SECONDS, Sampler
-from tts_search.core.scoring import Scoring, Valuation
+from tts_search.core.scoring import StepScoring, Valuation
 from tts_search.core.tree import Node, Tree
 from tts_search.errors import InvalidInputError, StrategyError, TTSError
 from tts_search.segmentation import Phase
@@ -39,7 +39,7 @@ POLL_SECONDS = 0.05  # how soon a halt is seen
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runner:
-    """Everything that the questions of one searcher share: an engine and a scorer.
+    """Everything that the questions of one searcher share: an engine and a scorer. `clock` counts a search's seconds.
 
     Of a job, `max_tokens` bounds the thinking of one path, `answer_tokens` its answer. Of a budget a quarter, but no
     more than `answer_tokens`, is kept for the answer; the whole quarter if the selector wants every candidate answered.
@@ -51,8 +51,9 @@ class Runner:
     """
 
     generator: Generator
-    scoring: Scoring | None
+    scoring: StepScoring | None
     generator_seconds: float | None = GENERATOR_SECONDS
+    clock: Callable[[], float] = time.perf_counter
 
     async def run(self, question: Question, job: Job) -> SearchResult:
         """Search one question to its answer.
@@ -111,7 +112,7 @@ class _Search:
         self.task: asyncio.Task[SearchResult] | None = None
 
     async def run(self) -> SearchResult:
-        started = time.perf_counter()
+        started = self.shared.clock()
         self._emit(Started(self.question, self.tree, self.job.budget))
         if self.broken is not None:
             raise self.broken
@@ -140,6 +141,12 @@ class _Search:
             await self._finish_best()
         ends = self.ends or self.tree.leaves()
         candidates, chosen = await self.answers.choose(ends)
+        scored, said = self.valuation is not None, tuple[str, ...]()
+        if (again := self.job.rechoice) is not None:
+            valued, scored = await self._value_again(ends, again)
+            values = [end.value for end in valued] if scored else None
+            candidates, chosen, said = await self.answers.choose_again(ends, again, values)
+            ends = valued
         end = ends[chosen]
         text, answer = self.tree.split(self.answers.final(end))
         if not (text + answer).strip():
@@ -148,10 +155,9 @@ class _Search:
             reason = StopReason.BUDGET
         elif reason is StopReason.COMPLETED and not end.ended:
             reason = StopReason.LENGTH
-        scored = self.valuation is not None
         steps = self.tree.trajectory(end).steps
         scores = end.step_scores if scored else (None,) * len(steps)
-        usage = replace(self.sampler.usage, saved_tokens=left, seconds=time.perf_counter() - started)
+        usage = replace(self.sampler.usage, saved_tokens=left, seconds=self.shared.clock() - started)
         return SearchResult(
             question=self.question,
             answer=answer,
@@ -163,16 +169,26 @@ class _Search:
             candidates=tuple(candidates),
             chosen=chosen,
             strategy=repr(self.job.strategy),
-            selector=self.job.selector.name,
+            selector=(again or self.job).selector.name,
             model=self.shared.generator.name,
             seed=self.job.seed,
             budget=self.job.budget,
             tree=self.tree if self.job.keep_tree else None,
             comparer=self.answers.comparer,
-            warnings=self.answers.warnings,
+            warnings=(*self.answers.warnings, *said),
         )
 
     # The search.
+
+    async def _value_again(self, ends: Sequence[Node], again: Rechoice) -> tuple[Sequence[Node], bool]:
+        """The ends as the other choice values them, and whether anything scores them."""
+        scoring = again.scoring or self.shared.scoring
+        if scoring is None:
+            return ends, False
+        valuation = Valuation(scoring, again.aggregate)
+        ends, tokens = await valuation.value_again(self.tree, ends, score=again.scoring is not None)
+        self.sampler.usage += Usage(scored_tokens=tokens)
+        return ends, True
 
     async def _search(self, started: float) -> StopReason:
         """Follow the plan until it ends, or the budget, the clock, the user or a decided race ends it."""
@@ -183,7 +199,7 @@ class _Search:
                 wait = None if deadline == math.inf and self.job.halt is None else POLL_SECONDS
                 await asyncio.wait({plan}, timeout=wait)
                 halted = self.job.halt is not None and self.job.halt.is_set()
-                if not plan.done() and (halted or time.perf_counter() >= deadline):
+                if not plan.done() and (halted or self.shared.clock() >= deadline):
                     plan.cancel()
                     await asyncio.wait({plan})
                     self.sampler.count_cancelled()
