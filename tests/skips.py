@@ -11,7 +11,9 @@ import pytest
 
 VARIABLE = "TTS_SEARCH_NO_SKIPS"
 _TEXTS = "tests/generators/openai/test_vllm_server.py::TestTexts::test_"
-_NOT_EXACT = "a server batches as it likes, so it promises no exact greedy tokens, and the conformance suite asks for none"
+_NOT_EXACT = (
+    "a server batches as it likes, so it promises no exact greedy tokens, and the conformance suite asks for none"
+)
 ALLOWED: dict[str, str] = {
     _TEXTS + "greedy_ignores_seeds": _NOT_EXACT,
     _TEXTS + "stop_id_ends_a_completion": _NOT_EXACT,
