@@ -46,6 +46,13 @@ def identity(thing: Any) -> Any:
     """
     if isinstance(thing, _PLAIN):
         return thing
+    try:
+        return _identity(thing)
+    except BaseException:  # whatever a plug-in's repr or attributes do, they harm no search
+        return {"class": f"{type(thing).__module__}.{type(thing).__qualname__}"}
+
+
+def _identity(thing: Any) -> Any:
     own = getattr(thing, "fingerprint", None)
     if own is not None and not callable(own):
         return own

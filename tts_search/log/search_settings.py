@@ -35,17 +35,17 @@ def settings_of(generator: Generator, scorer: Scorer | None, only_new: bool, job
 def growth_of(job: Job) -> Settings:
     """What a replay must say again."""
     return {
-        "strategy": shown(job.strategy),
+        "strategy": identity(job.strategy) if " at 0x" in job.strategy_name else job.strategy_name,
         "budget": job.budget,
         "seed": job.seed,
         "early_stop": job.early_stop,
         "max_tokens": job.max_tokens,
         "answer_tokens": job.answer_tokens,
         "sampling": asdict(job.sampling),
-        "step_rule": shown(job.segmenter.rule),
+        "step_rule": typed(job.segmenter.rule),
         "system": job.system,
         "seconds": job.seconds,
-        "stop_when": None if job.stop_when is None else shown(job.stop_when),
+        "stop_when": None if job.stop_when is None else identity(job.stop_when),
     }
 
 
@@ -60,7 +60,7 @@ def choice_of(scorer: Scorer | None, only_new: bool, job: Job) -> Settings:
     }
 
 
-def shown(thing: object) -> Any:
+def typed(thing: object) -> Any:
     """As it would be typed, or what it is where that tells nothing."""
     text = repr(thing)
     return identity(thing) if " at 0x" in text else text
