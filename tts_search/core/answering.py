@@ -71,7 +71,7 @@ class Answers:
         chosen = await self._choice(ends)
         end = ends[chosen]
         thinking, _ = self._tree.split(end)
-        self._emit(Chosen(self._tree.question, end, thinking, end.value if self._scored else None))
+        self._emit(Chosen(self._tree.question, end, thinking, self._score(end)))
         if self.final(end) is end and end.ending is not Ending.END:
             text = TextStream(self._tree.decode, lambda text: self._emit(Answering(self._tree.question, text)))
             await self.complete([end], on_delta=text.feed)
@@ -197,12 +197,17 @@ class Answers:
             answer = self._tree.split(final)[1] if final.ending is Ending.END or final is not end else None
             self._candidates[end.index] = Candidate(
                 node=end.index,
-                score=end.value if self._scored else None,
+                score=self._score(end),
                 mean_logprob=final.logprob_sum / final.logprob_count if final.logprob_count else 0.0,
                 answer=answer,
                 vote=None if answer is None else self._vote(answer),
             )
         return self._candidates[end.index]
+
+    def _score(self, end: Node) -> float | None:
+        """None where nothing scores steps, and for a path none of whose steps the scorer could read."""
+        unread = end.step_count > 0 and end.last_score is None
+        return end.value if self._scored and not unread else None
 
     def _vote(self, answer: str) -> str | None:
         extract = self._job.extract

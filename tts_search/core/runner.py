@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from collections.abc import Generator as PlanGenerator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 from tts_search.core.answering import Answers
@@ -148,16 +149,15 @@ class _Search:
             reason = StopReason.BUDGET
         elif reason is StopReason.COMPLETED and not end.ended:
             reason = StopReason.LENGTH
-        scored = self.valuation is not None
         steps = self.tree.trajectory(end).steps
-        scores = end.step_scores if scored else (None,) * len(steps)
+        scores = () if self.valuation is None else end.step_scores
         usage = replace(self.sampler.usage, saved_tokens=left, seconds=time.perf_counter() - started)
         return SearchResult(
             question=self.question,
             answer=answer,
             thinking=text,
-            steps=tuple(Step(step, score) for step, score in zip(steps, scores, strict=True)),
-            score=end.value if scored else None,
+            steps=tuple(Step(step, score) for step, score in zip_longest(steps, scores)),
+            score=candidates[chosen].score,
             stop_reason=reason,
             usage=usage,
             candidates=tuple(candidates),
@@ -169,7 +169,7 @@ class _Search:
             budget=self.job.budget,
             tree=self.tree if self.job.keep_tree else None,
             comparer=self.answers.comparer,
-            warnings=self.answers.warnings,
+            warnings=(*(() if self.valuation is None else self.valuation.warnings(ends)), *self.answers.warnings),
         )
 
     # The search.
