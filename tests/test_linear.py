@@ -184,7 +184,7 @@ def test_every_module_with_patterns_is_tried_here() -> None:
         *("embedded/puzzles", "paper/step_scores", "export/graphs", "scorers/process/language_models"),
         *(f"grading/{name}" for name in ("answers", "choice", "plain", "programs", "reading", "units")),
     }
-    # They read a command line, questions, names of checkpoints, and what a server refuses.
-    others = {"cli/compare", "training/cleaning"}
+    # They read questions, names of checkpoints, and what a server refuses.
+    others = {"training/cleaning"}
     others |= {f"scorers/{name}" for name in ("outcome", "process/families", "process/pooling")}
     assert found == tried | others
