@@ -18,6 +18,8 @@ from tts_search.cli.compare import compare
 from tts_search.cli.outcomes import INTERRUPTED, INVALID
 from tts_search.cli.reproduce import HELP_BELOW as REPRODUCE_HELP_BELOW
 from tts_search.cli.reproduce import reproduce
+from tts_search.cli.serve import HELP_BELOW as SERVE_HELP_BELOW
+from tts_search.cli.serve import serve
 from tts_search.cli.solve import HELP_BELOW, solve
 from tts_search.cli.terminal import say_error
 from tts_search.cli.train import HELP_BELOW as TRAIN_HELP
@@ -88,6 +90,7 @@ def _tts_search(
 
 
 app.command(epilog=HELP_BELOW)(solve)
+app.command(epilog=SERVE_HELP_BELOW)(serve)
 app.command(epilog=COMPARE_HELP_BELOW)(compare)
 app.command(epilog=REPRODUCE_HELP_BELOW)(reproduce)
 app.command()(clean)

@@ -54,6 +54,20 @@ class Runner:
     scoring: Scoring | None
     generator_seconds: float | None = GENERATOR_SECONDS
 
+    def prompt_of(self, question: Question, job: Job) -> tuple[int, ...]:
+        """The token ids that the model is asked with.
+
+        Raises:
+            InvalidInputError: the model's context leaves no room for a response.
+        """
+        prompt, context = self.generator.tokenizer.render(_prompt(question, job.system)), self.generator.context_tokens
+        if context - len(prompt) < 2:
+            raise InvalidInputError(
+                f"the question is {len(prompt)} tokens long, and the model's context holds {context}: shorten the "
+                "question, or use a model with a longer context"
+            )
+        return prompt
+
     async def run(self, question: Question, job: Job) -> SearchResult:
         """Search one question to its answer.
 
@@ -72,13 +86,8 @@ class _Search:
         self.question = question
         self.job = job
         self.tokenizer = shared.generator.tokenizer
-        prompt = self.tokenizer.render(_prompt(question, job.system))
+        prompt = shared.prompt_of(question, job)
         self.room = shared.generator.context_tokens - len(prompt)
-        if self.room < 2:
-            raise InvalidInputError(
-                f"the question is {len(prompt)} tokens long, and the model's context holds "
-                f"{shared.generator.context_tokens}: shorten the question, or use a model with a longer context"
-            )
         self.thinking_room = min(job.max_tokens, self.room - min(job.answer_tokens, self.room // 4))
         self.tree = Tree(question, prompt, job.segmenter, self.tokenizer.decode, job.seed)
         quarter = 0 if job.budget is None else job.budget // 4
@@ -180,8 +189,9 @@ class _Search:
         deadline = math.inf if self.job.seconds is None else started + self.job.seconds
         try:
             while not plan.done():
-                wait = None if deadline == math.inf and self.job.halt is None else POLL_SECONDS
-                await asyncio.wait({plan}, timeout=wait)
+                left = max(0.0, deadline - time.perf_counter())
+                wait = POLL_SECONDS if self.job.halt is not None else left
+                await asyncio.wait({plan}, timeout=None if wait == math.inf else wait)
                 halted = self.job.halt is not None and self.job.halt.is_set()
                 if not plan.done() and (halted or time.perf_counter() >= deadline):
                     plan.cancel()
