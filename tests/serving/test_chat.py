@@ -70,6 +70,8 @@ def test_a_completion_has_all_that_clients_read(server: Running) -> None:
         ({"model": "fake:high", "search": {"effort": "low"}}, "BestOfN(n=2)"),
         ({"model": "fake:low", "search": {"budget": 300}}, "BestOfN(n=2)"),
         ({"search": {"strategy": "mcts", "budget": 300}}, "MCTS"),
+        ({"search": {"strategy": "MCTS(children=2)", "budget": 300}}, "MCTS(children=2"),
+        ({"search": {"strategy": "Repeat(BestOfN(n=3))", "budget": 300}}, "Repeat(BestOfN(n=3))"),
     ],
 )
 def test_the_first_that_names_a_search_counts(server: Running, fields: dict[str, Any], strategy: str) -> None:
@@ -239,6 +241,11 @@ def test_parts_roles_and_a_history_as_clients_send_it_back(server: Running) -> N
         ({"search": {"stragety": "beam"}}, "search.stragety"),
         ({"search": {"strategy": "beam", "effort": "low"}}, "search"),
         ({"search": {"strategy": "os.system"}}, "search.strategy"),
+        ({"search": {"strategy": "os:system"}}, "search.strategy"),
+        ({"search": {"strategy": "__import__('os').getcwd()"}}, "search.strategy"),
+        ({"search": {"strategy": "MCTS(childs=2)"}}, "search.strategy"),
+        ({"search": {"strategy": "BestOfN(n=1000000000)"}}, "search.strategy"),
+        ({"search": {"strategy": "Repeat(BestOfN(n=5000))"}}, "search.strategy"),
         ({"search": {"selector": "tests.searches:Wild"}}, "search.selector"),
         ({"search": {"budget": -5}}, "search.budget"),
         ({"search": {"budget": True}}, "search.budget"),

@@ -20,6 +20,7 @@ from tts_search.cli.reproduce import HELP_BELOW as REPRODUCE_HELP_BELOW
 from tts_search.cli.reproduce import reproduce
 from tts_search.cli.serve import HELP_BELOW as SERVE_HELP_BELOW
 from tts_search.cli.serve import serve
+from tts_search.cli.shared import grouped
 from tts_search.cli.solve import HELP_BELOW, solve
 from tts_search.cli.terminal import say_error
 from tts_search.cli.train import HELP_BELOW as TRAIN_HELP
@@ -89,11 +90,11 @@ def _tts_search(
         raise typer.Exit(INVALID)
 
 
-app.command(epilog=HELP_BELOW)(solve)
-app.command(epilog=SERVE_HELP_BELOW)(serve)
-app.command(epilog=COMPARE_HELP_BELOW)(compare)
-app.command(epilog=REPRODUCE_HELP_BELOW)(reproduce)
+app.command(epilog=HELP_BELOW)(grouped(solve))
+app.command(epilog=SERVE_HELP_BELOW)(grouped(serve))
+app.command(epilog=COMPARE_HELP_BELOW)(grouped(compare))
+app.command(epilog=REPRODUCE_HELP_BELOW)(grouped(reproduce))
 app.command()(clean)
-app.command()(sample)
+app.command()(grouped(sample))
 app.command("fit-head")(fit_head)
 app.command(epilog=TRAIN_HELP)(train)

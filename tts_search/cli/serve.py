@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from tts_search.cli import arguments as args
+from tts_search.api import Searcher
+from tts_search.cli import arguments as options
 from tts_search.cli import terminal
 from tts_search.cli.outcomes import outcomes
 from tts_search.cli.searcher import open_searcher
+from tts_search.cli.shared import Drawing, Engine, Scoring
 from tts_search.errors import MissingDependencyError
-from tts_search.models import EMBEDDED
 
 HELP_BELOW = """[bold]Try it[/bold]
 
@@ -91,16 +92,15 @@ DrainSeconds = Annotated[
 
 
 def serve(
-    model: args.Model = None,
-    generator: args.GeneratorName = "auto",
-    scorer: args.ScorerName = "auto",
+    engine: Engine,
+    scoring: Scoring,
     host: Host = "127.0.0.1",
     port: Port = 8000,
     name: Name = None,
     keys: KeysFile = None,
     default: Default = "medium",
     strongest: Strongest = "xhigh",
-    budget: args.Budget = None,
+    budget: options.Budget = None,
     plugin: Plugin = None,
     allow_host: AllowHost = None,
     allow_origin: AllowOrigin = None,
@@ -112,11 +112,11 @@ def serve(
     request_tokens: RequestTokens = None,
     request_seconds: RequestSeconds = 540.0,
     drain_seconds: DrainSeconds = 30.0,
-    max_tokens: args.MaxTokens = 32_768,
-    answer_tokens: args.AnswerTokens = 1024,
-    temperature: args.Temperature = None,
-    top_p: args.TopP = None,
-    debug: args.Debug = False,
+    max_tokens: options.MaxTokens = 32_768,
+    answer_tokens: options.AnswerTokens = 1024,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    debug: options.Debug = False,
 ) -> None:
     """Search behind OpenAI's API: any client thinks harder by changing its base URL."""
     with outcomes(debug):
@@ -129,7 +129,6 @@ def serve(
             ) from error
         from tts_search.serving.keys import Keys
         from tts_search.serving.limits import Limits
-        from tts_search.serving.naming import check_default
 
         known = Keys.read(keys, os.environ)
         check_public(host, known)
@@ -141,24 +140,23 @@ def serve(
             request_seconds=request_seconds,
             drain_seconds=drain_seconds,
         )
+        drawing = Drawing(max_tokens=max_tokens, answer_tokens=answer_tokens, temperature=temperature, top_p=top_p)
         terminal.silence_logs(debug)
         terminal.silence_bars(debug)
 
-        def open_another():
-            return open_searcher(model, generator, scorer, max_tokens, answer_tokens, temperature, top_p, concurrency)
+        def open_another() -> Searcher:
+            return open_searcher(engine, drawing, scoring, concurrency=concurrency)
 
         with bind(host, port) as listener, open_another() as searcher:
-            shown = name or (searcher.generator.name if model is None and "://" in generator else model or EMBEDDED)
             served = served_by(
                 searcher,
-                Path(shown).name if Path(shown).exists() else shown,
+                name or searcher.generator.name,
                 limits=limits,
                 default=default,
                 strongest=strongest,
                 budget=budget,
                 plugins=plugin or (),
             )
-            check_default(served)
             app = create_app(
                 searcher,
                 served,

@@ -25,7 +25,6 @@ from tts_search.serving.gate import Gate
 from tts_search.serving.keys import Keys
 from tts_search.serving.limits import Limits
 from tts_search.serving.live import Live, LiveBody, LiveStream
-from tts_search.serving.naming import Served
 from tts_search.serving.refusals import RefusedError, refusal_of, refusal_of_fields
 from tts_search.serving.responses_fields import ResponsesRequest
 from tts_search.serving.searches import Search
@@ -33,6 +32,7 @@ from tts_search.serving.service import Service
 from tts_search.serving.sse_out import body as json_bytes
 from tts_search.serving.supervisor import Supervisor
 from tts_search.serving.telemetry import CONTENT_TYPE
+from tts_search.serving.wanted import Served, check_default
 from tts_search.serving.watching import watch
 
 PAGE = "index.html"
@@ -64,6 +64,7 @@ def create_app(
     `open_another` makes a searcher like it when the engine dies. `hosts` are names that the server may be called by,
     None any; `origins` those web pages that may call it from a browser.
     """
+    check_default(served)
     supervisor = Supervisor(searcher, open_another, restarts=served.limits.restarts)
     service = Service(supervisor, served, keys or Keys(), log_prompts=log_prompts)
 

@@ -15,11 +15,11 @@ from starlette.requests import Request
 from tts_search.serving.admission import Admission
 from tts_search.serving.fields import Ask
 from tts_search.serving.keys import Key, Keys
-from tts_search.serving.naming import Plan, Served, plan
 from tts_search.serving.refusals import RefusedError
 from tts_search.serving.searches import Search, Searches
 from tts_search.serving.supervisor import Supervisor
 from tts_search.serving.telemetry import Telemetry
+from tts_search.serving.wanted import Plan, Served, plan
 
 
 class Service:

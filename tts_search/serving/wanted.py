@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
+from tts_search import discovery
 from tts_search.core.protocols import Strategy
 from tts_search.errors import InvalidInputError
-from tts_search.options import STRATEGIES, Options, resolve_strategy
+from tts_search.options import Options
 from tts_search.selection.selectors import resolve_selector
 from tts_search.serving.fields import Ask
 from tts_search.serving.limits import Limits
 from tts_search.serving.refusals import RefusedError
 from tts_search.strategies.best_of_n import BestOfN
+from tts_search.strategies.naming import STRATEGIES, read_strategy
 
 # Best-of-k; 2, 8 and 32 are the paper's (section 4.1).
 EFFORTS: Mapping[str, int] = {"none": 1, "minimal": 2, "low": 2, "medium": 8, "high": 32, "xhigh": 64}
+MAX_SAMPLES = 1024  # of one strategy's numbers, in a request
 ENDLESS_TOKENS = 32_768  # the budget of a search that would go on for ever, where nobody names one
 
 
@@ -46,7 +49,7 @@ class Served:
     def suffixes(self) -> list[str]:
         """What may stand behind the model's name and a colon."""
         names = [*EFFORTS, *STRATEGIES, *self.plugins]
-        return [name for name in names if self.scored or not getattr(_known(name), "needs_scores", False)]
+        return [name for name in names if self.scored or not getattr(_named(name, self), "needs_scores", False)]
 
     @property
     def models(self) -> list[str]:
@@ -151,19 +154,27 @@ def _set(strategy: str | Strategy, served: Served) -> Strategy:
 
 
 def _named(name: str, served: Served) -> Strategy:
-    if name in EFFORTS or name in STRATEGIES:
-        return _known(name)
-    if name in served.plugins:
-        return resolve_strategy(name)
-    offered = ", ".join((*STRATEGIES, *served.plugins))
-    raise RefusedError(
-        400, f"search.strategy: unknown {name[:200]!r}, choose from {offered}", param="search.strategy",
-        code="invalid_value",
-    )  # fmt: skip
+    def find(part: str) -> None:
+        if part not in STRATEGIES and part not in served.plugins and part in discovery.installed(discovery.STRATEGIES):
+            raise InvalidInputError(f"strategy {part!r} is not offered to requests here")
+
+    if name in EFFORTS:
+        return BestOfN(n=EFFORTS[name])
+    try:
+        return _sized(read_strategy(name, find=find))
+    except InvalidInputError as error:
+        raise RefusedError(400, str(error), param="search.strategy", code="invalid_value") from error
 
 
-def _known(name: str) -> Strategy:
-    return BestOfN(n=EFFORTS[name]) if name in EFFORTS else resolve_strategy(name)
+def _sized(strategy: Strategy) -> Strategy:
+    """The strategy, if none of its numbers is absurd: memory is taken for every sample at once."""
+    for part in fields(strategy) if is_dataclass(strategy) else ():
+        value = getattr(strategy, part.name)
+        if isinstance(value, int) and "tokens" not in part.name and value > MAX_SAMPLES:
+            raise InvalidInputError(f"{part.name}={value} is more than a request may ask for, {MAX_SAMPLES:,}")
+        if is_dataclass(value):
+            _sized(value)  # pyright: ignore[reportArgumentType] # a strategy within a strategy
+    return strategy
 
 
 def _budget(asked: int | None, strategy: Strategy, served: Served) -> int | None:
