@@ -71,7 +71,7 @@ def test_a_completion_has_all_that_clients_read(server: Running) -> None:
         ({"model": "fake:low", "search": {"budget": 300}}, "BestOfN(n=2)"),
         ({"search": {"strategy": "mcts", "budget": 300}}, "MCTS"),
         ({"search": {"strategy": "MCTS(children=2)", "budget": 300}}, "MCTS(children=2"),
-        ({"search": {"strategy": "Repeat(BestOfN(n=3))", "budget": 300}}, "Repeat(BestOfN(n=3))"),
+        ({"search": {"strategy": "Repeat(BestOfN(n=3))", "budget": 300}}, "Repeat(strategy=BestOfN(n=3))"),
     ],
 )
 def test_the_first_that_names_a_search_counts(server: Running, fields: dict[str, Any], strategy: str) -> None:
