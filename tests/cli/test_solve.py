@@ -238,7 +238,7 @@ def test_warnings_are_said_in_every_form() -> None:
     drawn, alone, data = (CliRunner().invoke(app, ["solve", *asked, *form]) for form in ((), ("-q",), ("--json",)))
     assert drawn.exit_code == alone.exit_code == data.exit_code == 0
     assert said in alone.stderr
-    assert "for anything else name another by --model" in alone.stderr
+    assert "for anything else, name another by --model" in alone.stderr
     assert said in json.loads(data.stdout)["warnings"][0]
     assert said not in drawn.stderr
     asked = ("Using the numbers 7, 5, 15 and 11, make 24.", "-e", "low", "-q")
@@ -255,7 +255,13 @@ def test_saving_the_tree(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("a.docx", "no known form"), ("gone/a.html", "no folder"), (".", "no known form"), ("d.html", "is a folder")],
+    [
+        ("a.docx", "no known form"),
+        (".", "no known form"),
+        ("gone/a.html", "no folder"),
+        ("/proc/a.html", "the folder '/proc' cannot be written to"),
+        ("d.html", "is a folder"),
+    ],
 )
 def test_what_cannot_be_saved_is_refused_before_the_search(name: str, said: str, folder: Path) -> None:
     (folder / "d.html").mkdir()
@@ -596,7 +602,7 @@ def test_the_report(tmp_path: Path) -> None:
     assert "  1 0.00       One.\n  2 1.00 ━━━━━ Two.\n       –       and\n" in text.replace("     \n", "\n")
     rows = text.split("Candidates")[1].splitlines()
     assert rows[2].split() == ["▸", "0.15", "2", "1"]
-    assert rows[3].split() == ["0.05", "2", "0"]
+    assert rows[3].split() == ["0.95", "2", "9"]
     assert "and 4 more; --json has them all" in rows[10]
     assert "sampled   1,200, 3 of them for answers" in text
     assert "prompt    100, 87% of it from the prefix cache" in text

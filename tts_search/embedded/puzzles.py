@@ -158,9 +158,7 @@ def remark(question: str) -> str | None:
     try:
         puzzle = parse_question(question)
     except InvalidInputError:
-        return (
-            f"the embedded model knows number puzzles alone ({example!r}): to ask anything else, name another by model="
-        )
+        return f"the embedded model knows number puzzles alone ({example!r}): for anything else, name another by model="
     if puzzle.target > LARGEST_TARGET or not all(0 < number <= LARGEST_NUMBER for number in puzzle.numbers):
         return (
             f"the embedded model has seen numbers up to {LARGEST_NUMBER} and targets up to {LARGEST_TARGET} alone: for "

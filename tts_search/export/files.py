@@ -28,13 +28,15 @@ def check_writable(path: Path) -> None:
     """
     form, folder = path.suffix.lower(), path.absolute().parent
     if form not in FORMATS:
-        raise InvalidInputError(f"{path.name!r} names no known form: end it in {', '.join(FORMATS)}")
+        raise InvalidInputError(f"{str(path)!r} names no known form: end it in {', '.join(FORMATS)}")
     if path.is_dir():
         raise InvalidInputError(f"{str(path)!r} is a folder: name a file in it")
     if not folder.is_dir():
         raise InvalidInputError(f"there is no folder {str(path.parent)!r}")
-    if not os.access(folder, os.W_OK):
-        raise InvalidInputError(f"the folder {str(path.parent)!r} cannot be written to")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InvalidInputError(f"the folder {str(path.parent)!r} cannot be written to: {error.strerror}") from error
     if form in _NEEDED:
         _NEEDED[form]()
 
