@@ -28,6 +28,7 @@ from tts_search.cli.train import train
 from tts_search.cli.train_clean import clean
 from tts_search.cli.train_head import fit_head
 from tts_search.cli.train_sample import sample
+from tts_search.cli.wording import speak_of
 
 
 class _Commands(TyperGroup):
@@ -88,6 +89,8 @@ def _tts_search(
     if context.invoked_subcommand is None:
         say_error('no command given: try tts-search solve "...", or tts-search --help')
         raise typer.Exit(INVALID)
+    commands: Any = context.command
+    speak_of(commands.commands[context.invoked_subcommand].params)
 
 
 app.command(epilog=HELP_BELOW)(grouped(solve))

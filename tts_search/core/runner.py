@@ -22,7 +22,7 @@ from tts_search.core.draw import Draw
 from tts_search.core.events import Event, Failed, Finished, Grown, Sampled, Started
 from tts_search.core.job import Job
 from tts_search.core.protocols import Expand, Generator, Question, Until
-from tts_search.core.result import SearchResult, Step, StopReason
+from tts_search.core.result import SearchResult, Step, StopReason, doubt
 from tts_search.core.sampler import GENERATOR_SECONDS, Sampler
 from tts_search.core.scoring import Scoring, Valuation
 from tts_search.core.tree import Node, Tree
@@ -161,13 +161,15 @@ class _Search:
         scored = self.valuation is not None
         steps = self.tree.trajectory(end).steps
         scores = end.step_scores if scored else (None,) * len(steps)
+        steps = tuple(Step(step, score) for step, score in zip(steps, scores, strict=True))
+        score = end.value if scored else None
         usage = replace(self.sampler.usage, saved_tokens=left, seconds=time.perf_counter() - started)
         return SearchResult(
             question=self.question,
             answer=answer,
             thinking=text,
-            steps=tuple(Step(step, score) for step, score in zip(steps, scores, strict=True)),
-            score=end.value if scored else None,
+            steps=steps,
+            score=score,
             stop_reason=reason,
             usage=usage,
             candidates=tuple(candidates),
@@ -179,8 +181,14 @@ class _Search:
             budget=self.job.budget,
             tree=self.tree if self.job.keep_tree else None,
             comparer=self.answers.comparer,
-            warnings=self.answers.warnings,
+            warnings=(*self._unfit(), *doubt(score, steps), *self.answers.warnings),
         )
+
+    def _unfit(self) -> tuple[str, ...]:
+        """What the engine says of a question that its model is not made for, if it says anything."""
+        remark = getattr(self.shared.generator, "remark", None)
+        said = None if remark is None else self._call("the generator's remark", remark, self.question)
+        return () if said is None else (str(said),)
 
     # The search.
 
