@@ -55,7 +55,7 @@ class Answers:
         self._emit = emit
         self._finals: dict[int, Node] = {}  # by end of thinking: the end of its answer
         self._candidates: dict[int, Candidate] = {}
-        self._values: dict[int, float] = {}  # of ends that were valued anew
+        self._valued: dict[int, Node] = {}  # ends as they were valued anew
         self._compared: tuple[str | None, ...] = ()
         self._merged: MergedVotes | None = None
         self._given_back_at = 0  # ends that were there when the answer's share was looked at
@@ -72,7 +72,7 @@ class Answers:
         chosen = await self._choice(ends)
         end = ends[chosen]
         thinking, _ = self._tree.split(end)
-        self._emit(Chosen(self._tree.question, end, thinking, end.value if self._scored else None))
+        self._emit(Chosen(self._tree.question, end, thinking, self._score(end)))
         if self.final(end) is end and end.ending is not Ending.END:
             text = TextStream(self._tree.decode, lambda text: self._emit(Answering(self._tree.question, text)))
             await self.complete([end], on_delta=text.feed)
@@ -82,17 +82,17 @@ class Answers:
         return await self._candidates_of(ends), chosen
 
     async def choose_again(
-        self, ends: Sequence[Node], again: Rechoice, values: Sequence[float] | None
+        self, ends: Sequence[Node], again: Rechoice, valued: Sequence[Node] | None
     ) -> tuple[list[Candidate], int, tuple[str, ...]]:
-        """Choose among the same ends by other rules; `values` are what they are worth now. With what is to be said.
+        """Choose among the same ends by other rules; `valued` are copies with what they are worth now.
 
         Nothing is sampled for it: a path whose answer nobody recorded has none.
         """
         self._job = replace(self._job, selector=again.selector, extract=again.extract, merge=again.merge)
         self._candidates, self._compared, self._merged = {}, (), None
-        if values is not None:
+        if valued is not None:
             self._scored = True
-            self._values = {end.index: value for end, value in zip(ends, values, strict=True)}
+            self._valued = {end.index: end for end in valued}
         known = [await self._recorded(end) for end in ends] if again.selector.needs_answers else None
         chosen = await self._choice(ends)
         said = (again.note,)
@@ -228,12 +228,18 @@ class Answers:
             answer = self._tree.split(final)[1] if final.ending is Ending.END or final is not end else None
             self._candidates[end.index] = Candidate(
                 node=end.index,
-                score=self._values.get(end.index, end.value) if self._scored else None,
+                score=self._score(end),
                 mean_logprob=final.logprob_sum / final.logprob_count if final.logprob_count else 0.0,
                 answer=answer,
                 vote=None if answer is None else self._vote(answer),
             )
         return self._candidates[end.index]
+
+    def _score(self, end: Node) -> float | None:
+        """None where nothing scores steps, and for a path none of whose steps the scorer could read."""
+        end = self._valued.get(end.index, end)
+        unread = end.step_count > 0 and end.last_score is None
+        return end.value if self._scored and not unread else None
 
     def _vote(self, answer: str) -> str | None:
         extract = self._job.extract

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from collections.abc import Generator as PlanGenerator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 from tts_search.core.answering import Answers
@@ -22,7 +23,7 @@ from tts_search.core.draw import Draw
 from tts_search.core.events import Event, Failed, Finished, Grown, Sampled, Started
 from tts_search.core.job import Job, Rechoice
 from tts_search.core.protocols import Expand, Generator, Question, Until
-from tts_search.core.result import SearchResult, Step, StopReason
+from tts_search.core.result import SearchResult, Step, StopReason, doubt
 from tts_search.core.sampler import GENERATOR_SECONDS, Sampler
 from tts_search.core.scoring import StepScoring, Valuation
 from tts_search.core.tree import Node, Tree
@@ -56,6 +57,20 @@ class Runner:
     generator_seconds: float | None = GENERATOR_SECONDS
     clock: Callable[[], float] = time.perf_counter
 
+    def prompt_of(self, question: Question, job: Job) -> tuple[int, ...]:
+        """The token ids that the model is asked with.
+
+        Raises:
+            InvalidInputError: the model's context leaves no room for a response.
+        """
+        prompt, context = self.generator.tokenizer.render(_prompt(question, job.system)), self.generator.context_tokens
+        if context - len(prompt) < 2:
+            raise InvalidInputError(
+                f"the question is {len(prompt)} tokens long, and the model's context holds {context}: shorten the "
+                "question, or use a model with a longer context"
+            )
+        return prompt
+
     async def run(self, question: Question, job: Job) -> SearchResult:
         """Search one question to its answer.
 
@@ -74,13 +89,8 @@ class _Search:
         self.question = question
         self.job = job
         self.tokenizer = shared.generator.tokenizer
-        prompt = self.tokenizer.render(_prompt(question, job.system))
+        prompt = shared.prompt_of(question, job)
         self.room = shared.generator.context_tokens - len(prompt)
-        if self.room < 2:
-            raise InvalidInputError(
-                f"the question is {len(prompt)} tokens long, and the model's context holds "
-                f"{shared.generator.context_tokens}: shorten the question, or use a model with a longer context"
-            )
         self.thinking_room = min(job.max_tokens, self.room - min(job.answer_tokens, self.room // 4))
         self.tree = Tree(question, prompt, job.segmenter, self.tokenizer.decode, job.seed)
         quarter = 0 if job.budget is None else job.budget // 4
@@ -142,11 +152,10 @@ class _Search:
             await self._finish_best()
         ends = self.ends or self.tree.leaves()
         candidates, chosen = await self.answers.choose(ends)
-        scored, said = self.valuation is not None, tuple[str, ...]()
+        valuation, said = self.valuation, tuple[str, ...]()
         if (again := self.job.rechoice) is not None:
-            valued, scored = await self._value_again(ends, again)
-            values = [end.value for end in valued] if scored else None
-            candidates, chosen, said = await self.answers.choose_again(ends, again, values)
+            valued, valuation = await self._value_again(ends, again)
+            candidates, chosen, said = await self.answers.choose_again(ends, again, valued if valuation else None)
             ends = valued
         end = ends[chosen]
         text, answer = self.tree.split(self.answers.final(end))
@@ -157,14 +166,16 @@ class _Search:
         elif reason is StopReason.COMPLETED and not end.ended:
             reason = StopReason.LENGTH
         steps = self.tree.trajectory(end).steps
-        scores = end.step_scores if scored else (None,) * len(steps)
+        scores = () if valuation is None else end.step_scores
+        steps = tuple(Step(step, score) for step, score in zip_longest(steps, scores))
+        score = candidates[chosen].score
         usage = replace(self.sampler.usage, saved_tokens=left, seconds=self.shared.clock() - started)
         return SearchResult(
             question=self.question,
             answer=answer,
             thinking=text,
-            steps=tuple(Step(step, score) for step, score in zip(steps, scores, strict=True)),
-            score=end.value if scored else None,
+            steps=steps,
+            score=score,
             stop_reason=reason,
             usage=usage,
             candidates=tuple(candidates),
@@ -176,20 +187,32 @@ class _Search:
             budget=self.job.budget,
             tree=self.tree if self.job.keep_tree else None,
             comparer=self.answers.comparer,
-            warnings=(*self.answers.warnings, *said),
+            warnings=(
+                *self._unfit(),
+                *(() if valuation is None else valuation.warnings(ends)),
+                *doubt(score, steps),
+                *self.answers.warnings,
+                *said,
+            ),
         )
+
+    def _unfit(self) -> tuple[str, ...]:
+        """What the engine says of a question that its model is not made for, if it says anything."""
+        remark = getattr(self.shared.generator, "remark", None)
+        said = None if remark is None else self._call("the generator's remark", remark, self.question)
+        return () if said is None else (str(said),)
 
     # The search.
 
-    async def _value_again(self, ends: Sequence[Node], again: Rechoice) -> tuple[Sequence[Node], bool]:
-        """The ends as the other choice values them, and whether anything scores them."""
+    async def _value_again(self, ends: Sequence[Node], again: Rechoice) -> tuple[Sequence[Node], Valuation | None]:
+        """The ends as the other choice values them, and by what; None where nothing scores them."""
         scoring = again.scoring or self.shared.scoring
         if scoring is None:
-            return ends, False
+            return ends, None
         valuation = Valuation(scoring, again.aggregate)
         ends, tokens = await valuation.value_again(self.tree, ends, score=again.scoring is not None)
         self.sampler.usage += Usage(scored_tokens=tokens)
-        return ends, True
+        return ends, valuation
 
     async def _search(self, started: float) -> StopReason:
         """Follow the plan until it ends, or the budget, the clock, the user or a decided race ends it."""
@@ -197,8 +220,9 @@ class _Search:
         deadline = math.inf if self.job.seconds is None else started + self.job.seconds
         try:
             while not plan.done():
-                wait = None if deadline == math.inf and self.job.halt is None else POLL_SECONDS
-                await asyncio.wait({plan}, timeout=wait)
+                left = max(0.0, deadline - self.shared.clock())
+                wait = POLL_SECONDS if self.job.halt is not None else left
+                await asyncio.wait({plan}, timeout=None if wait == math.inf else wait)
                 halted = self.job.halt is not None and self.job.halt.is_set()
                 if not plan.done() and (halted or self.shared.clock() >= deadline):
                     plan.cancel()

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tts_search.core.draw import check_completions
-from tts_search.core.protocols import Completion, Generator, Request, Sampling, Tokenizer
+from tts_search.core.protocols import Completion, Generator, Request, Sampling, Scorer, Scores, Tokenizer
 from tts_search.core.scoring import Scoring
 from tts_search.core.tree import Trajectory
 from tts_search.errors import NotRecordedError, TTSError
@@ -186,7 +186,12 @@ class RecordedScoring:
         self._log = log
         self._scorer_key = scorer_key
 
-    async def score(self, trajectories: Sequence[Trajectory]) -> tuple[list[tuple[float, ...]], int]:
+    @property
+    def scorer(self) -> Scorer | None:
+        """The scorer, None where it is not at hand."""
+        return None if self._scoring is None else self._scoring.scorer
+
+    async def score(self, trajectories: Sequence[Trajectory]) -> tuple[Scores, int]:
         """As `Scoring.score`. Tokens are counted as they were when the scores were new.
 
         Raises:
@@ -201,7 +206,20 @@ class RecordedScoring:
             scores, tokens = await self._scoring.score([trajectories[place] for place in missing])
             for number, (place, steps) in enumerate(zip(missing, scores, strict=True)):
                 cost = tokens if number == 0 else 0  # of a call as a whole
-                contents[place] = array("d", [cost, *steps]).tobytes()
+                contents[place] = _packed(steps, cost, scores.unread)
                 self._log.add(SCORES, keys[place], contents[place] or b"")
-        columns = [array("d", content or b"") for content in contents]
-        return [tuple(column[1:]) for column in columns], sum([int(column[0]) for column in columns])
+        found = [_unpacked(content or b"") for content in contents]
+        unread = next((text for _, _, text in found if text), None)
+        total = sum([cost for _, cost, _ in found])
+        return Scores([steps for steps, _, _ in found], tokens=total, unread=unread), total
+
+
+def _packed(steps: Sequence[float], tokens: int, unread: str | None) -> bytes:
+    numbers = array("d", [tokens, *steps])
+    return len(numbers).to_bytes(4) + numbers.tobytes() + (unread or "").encode()
+
+
+def _unpacked(content: bytes) -> tuple[tuple[float, ...], int, str]:
+    end = 4 + 8 * int.from_bytes(content[:4])
+    numbers = array("d", content[4:end])
+    return tuple(numbers[1:]), int(numbers[0]), content[end:].decode()
