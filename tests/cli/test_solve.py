@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -24,7 +25,9 @@ from tts_search.core.budget import Usage
 from tts_search.core.result import Candidate, SearchResult, Step, StopReason
 from tts_search.export import from_json
 from tts_search.options import EFFORTS, GENERATORS, STRATEGIES
+from tts_search.scorers.aggregate import AGGREGATIONS
 from tts_search.selection.selectors import SELECTORS
+from tts_search.selection.votes import EXTRACTS
 
 FAKES = '''
 import itertools, os, sys, time
@@ -62,6 +65,19 @@ class Noisy(FakeGenerator):
         os.write(1, b"engine noise")
         os.write(2, b"engine noise")
         return await super().generate(request)
+
+class Sized(FakeGenerator):
+    def __init__(self, *, size: int = 3, name: str = "x", head: "str | None" = "auto"):
+        super().__init__(name=f"{size} {name} {head}", script=good().script)
+
+class Asked(FakeGenerator):
+    def __init__(self):
+        super().__init__(script=good().script)
+    async def generate(self, request):
+        sys.stderr.write(self.tokenizer.decode(request.prefix) + repr(request.sampling))
+        return await super().generate(request)
+
+def first(answer): return answer[0]
 
 class Slow(FakeGenerator):
     async def generate(self, request):
@@ -160,9 +176,73 @@ def test_sampling_options_keep_the_rest_of_the_models_own() -> None:
     assert (result.exit_code, result.stdout) == (0, "Für dich\n")  # 9 bytes, a token each
 
 
-@pytest.mark.parametrize("strategy", ["best_of_n", "single", "cli_fakes:two", "tts_search:BestOfN"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["best_of_n", "single", "low", "BestOfN(n=3)", "cli_fakes:two", "tts_search:BestOfN", "tts_search:BestOfN(n=2)"],
+)
 def test_strategies_by_name_and_by_object(strategy: str) -> None:
     assert solve("2 + 2?", "--strategy", strategy, "-q").exit_code == 0
+
+
+def test_what_a_generator_of_the_users_is_made_with() -> None:
+    given = ("--engine-arg", "size=30", "--engine-arg", "name=fp32", "--head", "none", "--json")
+    result = solve("2 + 2?", *given, generator="Sized")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["model"] == "30 fp32 None"
+    refused = solve("2 + 2?", "--engine-arg", "sise=3", generator="Sized")
+    assert refused.exit_code == 2
+    assert "--generator cli_fakes:Sized has no 'sise': choose from size, name, head" in refused.stderr
+
+
+def test_settings_reach_the_search() -> None:
+    told = ("--system", "Be brief.", "--extract", "cli_fakes:first", "--aggregation", "min", "--top-k", "5")
+    told += ("--min-p", "0.1", "--repetition-penalty", "1.2", "--selector", "majority", "-n", "2")
+    result = solve("2 + 2?", *told, "--scorer", "tts_search.testing:FakeScorer", "--json", generator="Asked")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["candidates"][0]["vote"] == "F"
+    assert found["score"] == min(step["score"] for step in found["steps"])
+    assert "Sampling(temperature=0.6, top_p=0.95, top_k=5, min_p=0.1, repetition_penalty=1.2)" in result.stderr
+    assert "Be brief." in result.stderr
+
+
+def test_what_others_did_not_answer_shows_its_last_thought() -> None:
+    result = solve("2 + 2?", "-n", "3", "--scorer", "tts_search.testing:FakeScorer")
+    rows = [line.split() for line in result.stdout.split("Candidates")[1].splitlines()[2:4]]
+    assert rows[0][-4:] == ["Für", "dich:", "4", "✓"]
+    assert rows[1] == [rows[0][1], "2", rows[1][2], "...", "That", "is", "four."]
+
+
+def test_what_is_saved_is_said(folder: Path) -> None:
+    given = ("2 + 2?", "--save", "a.html", "--save", "b.json")
+    assert solve(*given).stderr == "a.html is written\nb.json is written\n"
+    assert solve(*given, "-q").stderr == ""
+    assert sorted(path.suffix for path in folder.iterdir() if path.is_file()) == [".html", ".json", ".py"]
+
+
+@pytest.mark.parametrize(("form", "library"), [("png", "matplotlib"), ("graphml", "networkx")])
+def test_what_cannot_be_drawn_is_refused_before_the_search(
+    form: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == library]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, library, None)
+    refused = solve("2 + 2?", "--save", f"tree.{form}", generator="Broken")
+    assert refused.exit_code == 2
+    assert f"need {library}: pip install 'tts-search[plot]'" in refused.stderr
+
+
+def test_warnings_are_said_in_every_form() -> None:
+    asked = ("What is the capital of France?", "-e", "low", "--max-tokens", "60")
+    said = "the embedded model knows number puzzles alone"
+    drawn, alone, data = (CliRunner().invoke(app, ["solve", *asked, *form]) for form in ((), ("-q",), ("--json",)))
+    assert drawn.exit_code == alone.exit_code == data.exit_code == 0
+    assert said in alone.stderr
+    assert "for anything else, name another by --model" in alone.stderr
+    assert said in json.loads(data.stdout)["warnings"][0]
+    assert said not in drawn.stderr
+    asked = ("Using the numbers 7, 5, 15 and 11, make 24.", "-e", "low", "-q")
+    assert CliRunner().invoke(app, ["solve", *asked]).stderr == ""
 
 
 def test_saving_the_tree(folder: Path) -> None:
@@ -173,8 +253,18 @@ def test_saving_the_tree(folder: Path) -> None:
     assert from_json((folder / "a.json").read_text()).answer == result.stdout.strip()
 
 
-@pytest.mark.parametrize(("name", "said"), [("a.docx", "no known form"), ("gone/a.html", "no folder")])
-def test_what_cannot_be_saved_is_refused_before_the_search(name: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a.docx", "no known form"),
+        (".", "no known form"),
+        ("gone/a.html", "no folder"),
+        ("/proc/a.html", "the folder '/proc' cannot be written to"),
+        ("d.html", "is a folder"),
+    ],
+)
+def test_what_cannot_be_saved_is_refused_before_the_search(name: str, said: str, folder: Path) -> None:
+    (folder / "d.html").mkdir()
     result = solve("2 + 2?", "--save", name)
     assert (result.exit_code, result.stdout) == (2, "")
     assert said in result.stderr
@@ -209,7 +299,7 @@ def test_selectors(selector: str) -> None:
         ("BadScorer", (), 2, "error: --generator cli_fakes:BadScorer is no Generator: it has no name, tokenizer"),
         ("absent", (), 2, "error: --generator cli_fakes:absent cannot be imported: "),
         ("good", ("--scorer", "no_such_module:X"), 2, "error: --scorer no_such_module:X cannot be imported: "),
-        ("good", ("--strategy", "cli_fakes:nothing"), 2, "error: --strategy cli_fakes:nothing is no strategy"),
+        ("good", ("--strategy", "cli_fakes:nothing"), 2, "error: --strategy: cli_fakes:nothing is no strategy"),
         ("good", ("--scorer", "sprm"), 2, "'fake' has no SPRM head"),
         ("good", ("--selector", "best"), 2, "selector 'best' needs step scores"),
         (
@@ -246,7 +336,6 @@ def test_exit_codes(generator: str, args: tuple[str, ...], code: int, said: str)
     ("option", "value", "said"),
     [
         ("--effort", "heroic", ("'heroic'", *EFFORTS)),
-        ("--strategy", "magic", ("'magic'", *STRATEGIES, "package.module:Object")),
         ("--selector", "worst", ("'worst'", *SELECTORS)),
         ("--generator", "gpt", ("'gpt'", *GENERATORS)),
         ("--scorer", "me", ("'me'", "auto", "sprm", "none")),
@@ -264,6 +353,11 @@ def test_exit_codes(generator: str, args: tuple[str, ...], code: int, said: str)
         ("--seconds", "0", ("'0'", "above 0")),
         ("--early-stop", "2", ("'2'", "of 0 to 1")),
         ("--seed", "x", ("'x'", "whole number")),
+        ("--top-k", "-1", ("'-1'", "of at least 0")),
+        ("--min-p", "1", ("'1'", "below 1")),
+        ("--repetition-penalty", "0", ("'0'", "above 0")),
+        ("--extract", "best", ("'best'", *EXTRACTS, "package.module:Object")),
+        ("--aggregation", "sum", ("'sum'", *AGGREGATIONS, "package.module:Object")),
     ],
 )
 def test_a_bad_option_names_the_value_and_the_choices(option: str, value: str, said: tuple[str, ...]) -> None:
@@ -287,6 +381,21 @@ def test_a_bad_option_names_the_value_and_the_choices(option: str, value: str, s
         (("solve", " \n"), "the question is empty"),
         (("solve", "a\udcff"), "the question is not UTF-8 text"),
         (("solve", "x", "--model", "./nowhere"), "no model folder at './nowhere'"),
+        (("solve", "x", "--strategy", "magic"), f"unknown strategy 'magic': choose from {', '.join(STRATEGIES)}"),
+        (("solve", "x", "--strategy", "magic"), "package.module:Object, with settings as in MCTS(children=4)"),
+        (
+            ("solve", "x", "--strategy", "MCTS(childs=4)"),
+            "MCTS has no 'childs': choose from children, expansion_tokens",
+        ),
+        (("solve", "x", "--strategy", "MCTS(children=x)"), "children of MCTS must be a whole number, got 'x'"),
+        (("solve", "x", "--strategy", "BestOfN(n=0)"), "--strategy: strategy BestOfN needs n >= 1"),
+        (("solve", "x", "--engine-arg", "max_batch"), "'max_batch' is not NAME=VALUE"),
+        (("solve", "x", "--engine-arg", "max_bach=3"), "TransformersGenerator has no 'max_bach': choose from"),
+        (("solve", "x", "--engine-arg", "max_batch=x"), "max_batch of TransformersGenerator must be a whole number"),
+        (("solve", "x", "--engine-arg", "max_batch=0"), "max_batch must be at least 1, got 0"),
+        (("solve", "x", "--engine-arg", "threads=1", "--engine-arg", "threads=2"), "threads is given twice"),
+        (("solve", "x", "--head", "./nowhere"), "the folder './nowhere' is not there"),
+        (("solve", "x", "--tokenizer", "gpt2"), "--tokenizer gpt2 is for a server"),
     ],
 )
 def test_bad_calls(args: tuple[str, ...], said: str) -> None:
@@ -486,15 +595,53 @@ def drawn(result: SearchResult, path: Path) -> str:
 
 
 def test_the_report(tmp_path: Path) -> None:
-    candidates = tuple(Candidate(node=0, score=i / 20, mean_logprob=-1, answer="4", vote=str(i % 3)) for i in range(20))
+    candidates = tuple(
+        Candidate(node=0, score=i / 20, mean_logprob=-1, answer="4", vote=str(i // 2)) for i in range(20)
+    )
     text = drawn(made(candidates=candidates, chosen=3), tmp_path / "out")
     assert "  1 0.00       One.\n  2 1.00 ━━━━━ Two.\n       –       and\n" in text.replace("     \n", "\n")
     rows = text.split("Candidates")[1].splitlines()
-    assert rows[2].split() == ["▸", "0.15", "7", "0"]
-    assert "and 12 more; --json has them all" in rows[10]
+    assert rows[2].split() == ["▸", "0.15", "2", "1"]
+    assert rows[3].split() == ["0.95", "2", "9"]
+    assert "and 4 more; --json has them all" in rows[10]
     assert "sampled   1,200, 3 of them for answers" in text
     assert "prompt    100, 87% of it from the prefix cache" in text
     assert "requests  2 in 2.0 s, 600 tokens/s" in text
+
+
+def listed(**changes: object) -> list[list[str]]:
+    """The rows of the candidates, in words, below the headings."""
+    console = terminal.console_for(io.StringIO())
+    text = report.draw(made(**changes), console).split("Candidates")[1].split("Tokens")[0]
+    return [line.split() for line in text.splitlines()[1:] if line]
+
+
+def candidate(score: float | None, answer: str | None) -> Candidate:
+    return Candidate(node=0, score=score, mean_logprob=-1.0, answer=answer, vote=answer)
+
+
+def test_equal_candidates_stand_in_one_row() -> None:
+    some = (candidate(0.2, "4"), candidate(0.9, "5"), candidate(0.6, "4"), candidate(0.3, "6"), candidate(0.5, "4"))
+    assert listed(candidates=some, chosen=2)[1:] == [["▸", "0.60", "3", "4"], ["0.90", "1", "5"], ["0.30", "1", "6"]]
+    weighted = listed(candidates=some, chosen=2, selector="weighted")
+    assert weighted == [
+        ["score", "sum", "votes", "tokens", "answer"],
+        ["▸", "0.60", "1.30", "3", "4"],
+        ["0.90", "0.90", "1", "5"],
+        ["0.30", "0.30", "1", "6"],
+    ]
+    alone = tuple(candidate(None, "four") for _ in range(8))
+    assert listed(candidates=alone, chosen=0, score=None)[1:] == [["▸", "8", "four"]]
+
+
+def test_not_answered_is_said_only_of_answers_that_are_missed() -> None:
+    nobody_asked = (candidate(0.2, None), candidate(0.9, "5"), candidate(0.2, None), candidate(0.1, None))
+    rows = listed(candidates=nobody_asked, chosen=1, selector="best")
+    assert rows[1:] == [["▸", "0.90", "1", "5"], ["0.20", "2"], ["0.10", "1"]]
+    too_dear = (candidate(0.2, None), candidate(0.9, "5"), candidate(0.2, "5"))
+    assert ["0.20", "not", "answered"] in listed(candidates=too_dear, chosen=1)
+    spent = (candidate(0.9, None), candidate(0.1, None))
+    assert ["▸", "0.90", "not", "answered"] in listed(candidates=spent, chosen=0, selector="best")
 
 
 @pytest.mark.parametrize(

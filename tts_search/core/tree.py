@@ -376,6 +376,15 @@ class Tree:
         text = self.decode(tokens[opened:])
         return (text, "") if node.state.phase is Phase.THINKING else (text, text.strip())
 
+    def answer_length(self, node: Node) -> int:
+        """How many tokens of the response up to `node` are the answer's; all of them for a model that does not think.
+
+        Those that a thinking part is closed with are none of them, the end of the text is one.
+        """
+        if node.state.phase is Phase.THINKING:
+            return 0
+        return node.length - (self._turning_points(node.path())[1] or 0)
+
     def _turning_points(self, path: Sequence[Node]) -> tuple[int, int | None]:
         """How many tokens of a path come before its thinking, and how many up to the end of it (None: not closed).
 
@@ -402,10 +411,13 @@ class Tree:
         return ids
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the tokenizer: of the vocabulary only what occurs, and nodes by their parents' numbers."""
+        """Everything but the tokenizer and what an aggregation would go on from.
+
+        Of the vocabulary there is only what occurs, and nodes go by their parents' numbers.
+        """
         occurring = set(self.prompt_ids).union(*(node.ids for node in self.nodes))
         vocabulary, rule = record(self.segmenter, occurring, self.decode)
-        names = [field.name for field in fields(Node) if field.name != "up"]
+        names = [field.name for field in fields(Node) if field.name not in ("up", "carry")]
         return {
             "question": self.question,
             "prompt_ids": self.prompt_ids,
