@@ -93,7 +93,8 @@ def test_a_search_is_shown_from_its_first_node_to_its_answer(open_live: Callable
         assert re.match(r"BestOfN\(n=8\): score 0\.\d\d, \d+ paths?, \d+ tokens, ", live.states()[0])
         (search,) = searches
         result = search.result
-        assert result is not None and result.tree is not None
+        assert result is not None
+        assert result.tree is not None
         assert f"{result.usage.sampled_tokens:,} tokens" in live.states()[0]
         assert len(live.all(".row")) == len(result.tree) - 1
         assert live.one(".answer .prose").get_attribute("textContent") == (result.answer or "(no answer)")
@@ -116,7 +117,8 @@ def test_steps_are_walked_with_the_keyboard(open_live: Callable[[Running], Live]
         assert live.one('.row[aria-selected="true"]').get_attribute("id") == live.all(".row")[1].get_attribute("id")
         node = int(live.one('.row[aria-selected="true"]').get_attribute("data-index"))
         (search,) = searches
-        assert search.result is not None and search.result.tree is not None
+        assert search.result is not None
+        assert search.result.tree is not None
         scores = search.result.tree.nodes[node].step_scores
         shown = [chip.text for chip in live.all(".detail .chip")]
         assert shown == [f"{score:.2f}" for score in scores]

@@ -1,4 +1,4 @@
-"""The page at `/`: ask, watch the tree grow, click through steps, compare two searches. A few files, nothing from outside.
+"""The page at `/`: ask, watch the tree grow, click through steps, compare two searches. Nothing comes from outside.
 
 The texts that it shows are anybody's: they reach the document as text alone, and its policy lets only these files run.
 """
