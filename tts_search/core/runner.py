@@ -28,6 +28,7 @@ from tts_search.core.scoring import Scoring, Valuation
 from tts_search.core.tree import Node, Tree
 from tts_search.errors import InvalidInputError, StrategyError, TTSError
 from tts_search.segmentation import Phase
+from tts_search.thinking import spoken_thought
 
 T = TypeVar("T")
 
@@ -93,6 +94,7 @@ class _Search:
             job.seed,
             self._report if job.on_event or job.halt or job.seconds is not None else None,
             shared.generator_seconds,
+            job.closes_steps,
         )
         self.valuation = None if shared.scoring is None else Valuation(shared.scoring, job.aggregate)
         self.answers = Answers(
@@ -157,7 +159,7 @@ class _Search:
             answer=answer,
             thinking=text,
             steps=tuple(Step(step, score) for step, score in zip(steps, scores, strict=True)),
-            score=end.value if scored else None,
+            score=candidates[chosen].score,
             stop_reason=reason,
             usage=usage,
             candidates=tuple(candidates),
@@ -169,8 +171,34 @@ class _Search:
             budget=self.job.budget,
             tree=self.tree if self.job.keep_tree else None,
             comparer=self.answers.comparer,
-            warnings=self.answers.warnings,
+            step_rule=repr(self.job.segmenter.rule),
+            warnings=(*self._step_warnings(), *self._thinking_warnings(end), *self.answers.warnings),
         )
+
+    def _step_warnings(self) -> list[str]:
+        """What to know of a step rule that found nothing where steps are scored."""
+        nodes = [node for node in self.tree if node.ids]
+        if self.valuation is None or not nodes or any(node.state.found for node in nodes):
+            return []
+        meaning = "each path was scored as one step" if self.job.closes_steps else "no path has a score"
+        return [
+            f"the step rule {self.job.segmenter.rule!r} found no step in anything that the model wrote, so that "
+            f'{meaning}: give step_rule= (--step) what this model writes between steps, such as "\\n\\n", or "auto"'
+        ]
+
+    def _thinking_warnings(self, end: Node) -> list[str]:
+        """What to know of thoughts that only their text gave away."""
+        final = self.answers.final(end)
+        if final.state.phase is not Phase.PLAIN:
+            return []
+        spoken = spoken_thought(self.tree.decode(self.tree.token_ids(final)))
+        if spoken is None:
+            return []
+        tags = (spoken.opening, spoken.closing)
+        return [
+            f"the model thinks between {tags[0]} and {tags[1]}, which its tokenizer does not announce, so that whole "
+            f"responses were searched: say thinking_tags={tags!r} (--thinking-tags) to search its thoughts"
+        ]
 
     # The search.
 
@@ -278,7 +306,8 @@ class _Search:
             raise self._misused(f"asked for n={expand.n!r}, max_tokens={expand.max_tokens!r}: {error}") from error
         if n < 1 or limit < 1:
             raise self._misused(f"asked for n={n}, max_tokens={expand.max_tokens}: 1 is the least")
-        want = min(self.thinking_room - node.length, limit)
+        room = self.thinking_room - node.length
+        want = min(room, limit)
         least = self.sampler.least_tokens
         if node.ended or want < least:
             return []
@@ -286,7 +315,7 @@ class _Search:
             n = min(n, max(1, self.budget.available // least))
         if n > MAX_DRAWS:
             raise self._misused(f"asked for n={n} samples at once, {MAX_DRAWS:,} are the most: ask for fewer a round")
-        return [self.sampler.draw(node, until, want) for _ in range(n)]
+        return [self.sampler.draw(node, until, want, is_last=want == room) for _ in range(n)]
 
     async def _grown(self, draws: Sequence[Draw]) -> dict[Draw, Node]:
         nodes = await self._grow(draws)
@@ -330,9 +359,10 @@ class _Search:
         """Take the best path to the end of its thinking, if what is left of the budget (half is an answer's) does."""
         best = max(self.tree.leaves(), key=lambda node: (node.value, -node.index))
         left = self.budget.available if best.state.phase is Phase.PLAIN else self.budget.available // 2
-        want = min(self.thinking_room - best.length, left)
+        room = self.thinking_room - best.length
+        want = min(room, left)
         if want >= self.sampler.least_tokens:
-            draw = self.sampler.draw(best, Until.THOUGHT, want)
+            draw = self.sampler.draw(best, Until.THOUGHT, want, is_last=want == room)
             await self.sampler.sample([draw])
             await self._grown([draw] if draw.part else [])
 

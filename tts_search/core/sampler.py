@@ -33,6 +33,7 @@ class Sampler:
     `usage` is its account so far. `clipped` says that the budget cut a sample off, or did not pay for one. `on_tokens`,
     if given, is called with the count of sampled tokens, those in flight included, as it grows. `seconds` limits an
     engine's silence: the time of a whole request where nobody wants to hear of tokens, which costs an engine something.
+    `closes_steps` is for all of its draws.
     """
 
     def __init__(
@@ -45,8 +46,10 @@ class Sampler:
         seed: int,
         on_tokens: Callable[[int], None] | None,
         seconds: float | None = GENERATOR_SECONDS,
+        closes_steps: bool = False,
     ) -> None:
         self.tree = tree
+        self.closes_steps = closes_steps
         self.generator = generator
         self.segmenter = segmenter
         self.sampling = sampling
@@ -69,11 +72,11 @@ class Sampler:
         self._ended: Counter[Until] = Counter()  # draws that came to their own end, and their sampled tokens
         self._ended_tokens: Counter[Until] = Counter()
 
-    def draw(self, node: Node, until: Until, want: int) -> Draw:
+    def draw(self, node: Node, until: Until, want: int, *, is_last: bool = False) -> Draw:
         """The next sample from `node`; the draws of a node are numbered over the whole search."""
         number = self._draws[node.index]
         self._draws[node.index] += 1
-        return Draw(node, number, until, want, node.state)
+        return Draw(node, number, until, want, node.state, closes_step=self.closes_steps, is_last=is_last)
 
     async def sample(self, draws: Sequence[Draw]) -> None:
         """Take every draw to its ending, as far as the budget goes."""
