@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ from tts_search.core.result import SearchResult, StopReason
 from tts_search.core.runner import Runner
 from tts_search.core.sampler import GENERATOR_SECONDS
 from tts_search.core.scoring import SCORER_SECONDS, Scoring
-from tts_search.errors import GeneratorError, InvalidInputError, TTSError
+from tts_search.errors import GeneratorError, TTSError, told
 from tts_search.models import EMBEDDED
 from tts_search.options import (
     Options,
@@ -29,6 +29,7 @@ from tts_search.options import (
     StepRuleLike,
     check_names,
     check_question,
+    check_seconds,
     check_whole,
     lists_options,
     resolve_generator,
@@ -36,6 +37,7 @@ from tts_search.options import (
     resolve_scorer,
 )
 from tts_search.segmentation import Segmenter, as_rule
+from tts_search.selection.votes import extract_name
 
 
 class Searcher:
@@ -45,11 +47,13 @@ class Searcher:
         model: `"embedded"` (the small model that ships with the package), a Hugging Face folder, or a hub id.
         generator: `"vllm"`, `"transformers"`, `"auto"` (vLLM where it is installed; transformers for the
             embedded model, which is answered before vLLM has started), the URL of an OpenAI-compatible server
-            (`"http://localhost:8000/v1"`; `model` is then what it serves, or left out), or a `Generator` of your own,
-            whose `model` then counts.
+            (`"http://localhost:8000/v1"`, also as `model`; `model` is then what it serves, or left out), or a
+            `Generator` of your own, whose `model` then counts.
         scorer: `"auto"` (the generator's own SPRM head; no scorer where it has none), `"sprm"` (the same,
             but refuse to go without), a `Scorer`, the name of one that an installed package offers (entry points in the
             group `tts_search.scorers`), or None.
+        engine_args: what else the engine's constructor takes, for an engine that is named: `{"max_batch": 16}`. What
+            `VLLMGenerator` does not take itself goes to vLLM.
         concurrency: questions in flight at once in `search_many`.
         scorer_seconds: limit of one call of the scorer, in which a question that hangs it fails; None for no limit.
         generator_seconds: limit of the engine's silence, its start included, in which a question fails; None for none.
@@ -66,6 +70,7 @@ class Searcher:
         *,
         generator: str | Generator = "auto",
         scorer: ScorerLike = "auto",
+        engine_args: Mapping[str, Any] | None = None,
         concurrency: int = 64,
         scorer_seconds: float | None = SCORER_SECONDS,
         generator_seconds: float | None = GENERATOR_SECONDS,
@@ -73,15 +78,14 @@ class Searcher:
     ) -> None:
         """The options of a call are defaults for all calls here."""
         check_names(defaults)
-        for name, seconds in (("scorer_seconds", scorer_seconds), ("generator_seconds", generator_seconds)):
-            if seconds is not None and not seconds > 0:
-                raise InvalidInputError(f"{name} must be positive, or None for no limit; got {seconds!r}")
+        scorer_seconds = check_seconds("scorer_seconds", scorer_seconds)
+        generator_seconds = check_seconds("generator_seconds", generator_seconds)
         self._concurrency = check_whole("concurrency", concurrency, at_least=1)
         for name, value in defaults.items():  # before a model is loaded for nothing
             if name in ("max_tokens", "answer_tokens"):
                 check_whole(name, value, at_least=1)
         self._defaults = defaults
-        engine = resolve_generator(model, generator)
+        engine = resolve_generator(model, generator, engine_args)
         self._scorer = resolve_scorer(scorer, engine)
         self._segmenters: dict[str, Segmenter] = {}
         self._runner = Runner(
@@ -114,6 +118,7 @@ class Searcher:
             "sampling": asdict(usual.sampling),
             "max_tokens": usual.max_tokens,
             "answer_tokens": usual.answer_tokens,
+            **({} if (extract := extract_name(usual.extract)) == "auto" else {"extract": extract}),
             **({} if usual.system is None else {"system": usual.system}),
         }
 
@@ -171,9 +176,7 @@ class Searcher:
         except TTSError:
             raise
         except BaseException as error:
-            raise GeneratorError(
-                f"generator {self.generator.name!r} raised {type(error).__name__} as it was closed: {error}"
-            ) from error
+            raise GeneratorError(f"generator {self.generator.name!r} raised as it was closed: {told(error)}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -203,7 +206,7 @@ class Searcher:
         except (TTSError, asyncio.CancelledError):
             raise
         except BaseException as error:  # whatever it is, it is this question's alone
-            raise TTSError(f"the search failed: {type(error).__name__}: {error}") from error
+            raise TTSError(f"the search failed: {told(error)}") from error
 
     async def _search_one_of_many(self, index: int, question: Question, job: Job) -> SearchResult:
         try:
@@ -212,7 +215,7 @@ class Searcher:
             return SearchResult(
                 question=question,
                 stop_reason=StopReason.ERROR,
-                strategy=repr(job.strategy),
+                strategy=job.strategy_name,
                 selector=job.selector.name,
                 model=self.generator.name,
                 seed=job.seed,

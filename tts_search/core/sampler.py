@@ -16,7 +16,7 @@ from tts_search.core.budget import Budget, Usage
 from tts_search.core.draw import Draw, check_completions, stop_ids
 from tts_search.core.protocols import Generator, Request, Sampling, Until
 from tts_search.core.tree import Ending, Node, Tree
-from tts_search.errors import GeneratorError, TTSError
+from tts_search.errors import GeneratorError, TTSError, told
 from tts_search.segmentation import Phase, Segmenter
 
 MARGIN = 1.25  # how much longer than usual a sample may get before the budget cuts it off
@@ -33,7 +33,7 @@ class Sampler:
     `usage` is its account so far. `clipped` says that the budget cut a sample off, or did not pay for one. `on_tokens`,
     if given, is called with the count of sampled tokens, those in flight included, as it grows. `seconds` limits an
     engine's silence: the time of a whole request where nobody wants to hear of tokens, which costs an engine something.
-    `closes_steps` is for all of its draws.
+    `closing_room` is how long a path may get, where the end of one ends its last step.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class Sampler:
         seed: int,
         on_tokens: Callable[[int], None] | None,
         seconds: float | None = GENERATOR_SECONDS,
-        closes_steps: bool = False,
+        closing_room: int | None = None,
     ) -> None:
         self.tree = tree
-        self.closes_steps = closes_steps
+        self._closing_room = closing_room
         self.generator = generator
         self.segmenter = segmenter
         self.sampling = sampling
@@ -72,11 +72,16 @@ class Sampler:
         self._ended: Counter[Until] = Counter()  # draws that came to their own end, and their sampled tokens
         self._ended_tokens: Counter[Until] = Counter()
 
-    def draw(self, node: Node, until: Until, want: int, *, is_last: bool = False) -> Draw:
-        """The next sample from `node`; the draws of a node are numbered over the whole search."""
+    def draw(self, node: Node, until: Until, want: int, *, answers: bool = False) -> Draw:
+        """The next sample from `node`; the draws of a node are numbered over the whole search.
+
+        One that `answers` goes on behind the end of the path.
+        """
         number = self._draws[node.index]
         self._draws[node.index] += 1
-        return Draw(node, number, until, want, node.state, closes_step=self.closes_steps, is_last=is_last)
+        room = None if answers else self._closing_room
+        is_last = room is not None and node.length + want >= room
+        return Draw(node, number, until, want, node.state, closes_step=room is not None, is_last=is_last)
 
     async def sample(self, draws: Sequence[Draw]) -> None:
         """Take every draw to its ending, as far as the budget goes."""
@@ -190,8 +195,8 @@ class Sampler:
         sampled = cached = 0
         for draw, completion in zip(draws, completions, strict=True):
             draw.absorb(completion, self.segmenter, self._eos_ids)
-            sampled += completion.sampled_tokens
-            cached += completion.cached_tokens
+            sampled += int(completion.sampled_tokens)
+            cached += int(completion.cached_tokens)
         self.usage += Usage(
             sampled_tokens=sampled,
             answer_tokens=sampled if self.answering else 0,
@@ -247,7 +252,7 @@ async def _named_errors(name: str, seconds: float | None) -> AsyncIterator[async
                 f"generator {name!r} told nothing for {seconds:g} seconds: mend it, or allow it more with "
                 "generator_seconds"
             ) from error
-        raise GeneratorError(f"generator {name!r} raised {type(error).__name__}: {error}") from error
+        raise GeneratorError(f"generator {name!r} raised {told(error)}") from error
 
 
 async def _gather(work: Sequence[Coroutine[object, object, None]]) -> None:
