@@ -29,6 +29,7 @@ from tts_search.options import (
     StepRuleLike,
     check_names,
     check_question,
+    check_questions,
     check_seconds,
     check_whole,
     lists_options,
@@ -38,6 +39,8 @@ from tts_search.options import (
 )
 from tts_search.segmentation import Segmenter, as_rule
 from tts_search.selection.votes import extract_name
+
+ENGINE_CLOSING_SECONDS = 120.0  # how long an engine may take to end
 
 
 class Searcher:
@@ -142,7 +145,11 @@ class Searcher:
         """Answer many questions through one engine; results come in order of completion, `result.index` says whose.
 
         The budget is per question. A question that fails is a result with its `error`; the others go on. Questions are
-        read as they are needed, `concurrency` at a time. Leaving the loop cancels what is in flight.
+        read as they are needed, `concurrency` at a time. Leaving the loop cancels what is in flight. If reading them
+        raises, that is raised once all those that were read are answered.
+
+        Raises:
+            InvalidInputError: an option cannot be used, or this is no collection of questions.
         """
         return self._many(_Batch(self, questions, self._resolve(options)))
 
@@ -161,9 +168,14 @@ class Searcher:
                 yield await self._loop.acall(batch.next_result())
 
     def close(self) -> None:
-        """Cancel what is under way and free the engine. Calling it twice, or in a fork, is harmless."""
-        if self._loop.forked:
+        """Cancel what is under way and free the engine. Calling it twice, or in a fork, is harmless.
+
+        Raises:
+            GeneratorError: the engine raised, or did not end within some time.
+        """
+        if self._loop.forked or self._loop.closed:
             return
+        self._loop.check_thread()
         try:
             self._loop.call(self._close())
         finally:
@@ -171,11 +183,18 @@ class Searcher:
 
     async def _close(self) -> None:
         await self._loop.cancel_others()
+        clock = asyncio.timeout(ENGINE_CLOSING_SECONDS)
         try:
-            await self.generator.aclose()
+            async with clock:
+                await self.generator.aclose()
         except TTSError:
             raise
         except BaseException as error:
+            if isinstance(error, TimeoutError) and clock.expired():
+                raise GeneratorError(
+                    f"generator {self.generator.name!r} was not closed within {ENGINE_CLOSING_SECONDS:g} seconds: "
+                    "it is left as it is"
+                ) from error
             raise GeneratorError(f"generator {self.generator.name!r} raised as it was closed: {told(error)}") from error
 
     def __enter__(self) -> Self:
@@ -230,7 +249,8 @@ class _Batch:
 
     def __init__(self, searcher: Searcher, questions: Iterable[Question], job: Job) -> None:
         self._searcher = searcher
-        self._questions = enumerate(questions)
+        self._questions = enumerate(check_questions(questions))
+        self._unread: Exception | None = None  # what the questions raised as they were read
         self._job = job
         self._results: asyncio.Queue[SearchResult] = asyncio.Queue()
         self._running: set[concurrent.futures.Future[None]] = set()
@@ -239,10 +259,20 @@ class _Batch:
     def refill(self) -> bool:
         """Start questions, in the caller's thread; whether there is any result to wait for."""
         self._running = {work for work in self._running if not work.done()}
-        for index, question in islice(self._questions, self._searcher._concurrency - self._due):
+        for index, question in self._next(self._searcher._concurrency - self._due):
             self._running.add(self._searcher._loop.submit(self._run(index, question)))
             self._due += 1
+        if self._unread is not None and not self._due:
+            raise self._unread
         return self._due > 0
+
+    def _next(self, count: int) -> Iterator[tuple[int, Question]]:
+        """So many more questions, or fewer where they end or raise."""
+        if self._unread is None:
+            try:
+                yield from islice(self._questions, count)
+            except Exception as error:  # the answers in flight are paid for: they come first
+                self._unread = error
 
     async def next_result(self) -> SearchResult:
         """The result that is ready next, in the loop's thread."""

@@ -10,7 +10,7 @@ import inspect
 import math
 import operator
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from functools import partial
@@ -400,6 +400,19 @@ def check_question(question: object) -> Question:
     except UnicodeEncodeError as error:
         raise InvalidInputError(f"the question is not valid Unicode text: {error}") from error
     return checked
+
+
+def check_questions(questions: Any) -> Iterable[Question]:
+    """Many questions: a list of them, or whatever else one can go through.
+
+    Raises:
+        InvalidInputError: it is one question, or nothing that can be gone through.
+    """
+    if isinstance(questions, str | bytes | Mapping):
+        raise InvalidInputError(f"many questions are a list of questions, got {shown(questions)}: put one in a list")
+    if not isinstance(questions, Iterable):
+        raise InvalidInputError(f"many questions are a list, or another iterable of questions, got {shown(questions)}")
+    return questions
 
 
 def check_whole(name: str, value: object, *, at_least: int | None = None) -> int:

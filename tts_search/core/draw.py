@@ -215,7 +215,7 @@ def _check_values(completion: Completion, request: Request, known_ids: int) -> N
     if not request.stop_ids.isdisjoint(ids[:-1]):
         at = next(place for place, token in enumerate(ids) if token in request.stop_ids)
         raise GeneratorError(f"the generator went on behind stop token {ids[at]}: it must stop at stop_ids")
-    if not math.isfinite(sum(completion.logprobs)) and not all(map(math.isfinite, completion.logprobs)):
-        raise GeneratorError(
+    if not sum(completion.logprobs) < math.inf and not all(p < math.inf for p in completion.logprobs):
+        raise GeneratorError(  # minus infinity is a probability that underflowed
             "the generator returned NaN or infinite log-probabilities: the model's weights or dtype are broken"
         )
