@@ -416,6 +416,15 @@ class Tree:
         front, found, rest = self.decode(tokens).rpartition(tag.text.decode("utf-8", "replace"))
         return (front, rest) if found else ("", "")  # it began in the prompt
 
+    def answer_length(self, node: Node) -> int:
+        """How many tokens of the response up to `node` are the answer's; all of them for a model that does not think.
+
+        Those that a thinking part is closed with are none of them, the end of the text is one.
+        """
+        if node.state.phase is Phase.THINKING:
+            return 0
+        return node.length - (self._turning_points(node.path())[1] or 0)
+
     def _turning_points(self, path: Sequence[Node]) -> tuple[int, int | None]:
         """How many tokens of a path come before its thinking, and how many up to the end of it (None: not closed).
 
