@@ -207,9 +207,12 @@ class Answers:
         return self._candidates[end.index]
 
     def _score(self, end: Node) -> float | None:
-        """What a path is worth; by a head a path without steps is worth 0 (released code), by others not known."""
-        is_known = self._scored and (end.step_count > 0 or not self._job.closes_steps)
-        return end.value if is_known else None
+        """What a path is worth, None where nothing scores steps or the scorer read none of the path's.
+
+        By a head, a path without steps is worth 0 (released code).
+        """
+        unread = end.last_score is None if end.step_count else self._job.closes_steps
+        return end.value if self._scored and not unread else None
 
     def _vote(self, answer: str) -> str | None:
         extract = self._job.extract

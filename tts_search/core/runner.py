@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from collections.abc import Generator as PlanGenerator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 from tts_search.core.answering import Answers
@@ -160,10 +161,9 @@ class _Search:
             reason = StopReason.BUDGET
         elif reason is StopReason.COMPLETED and not end.ended:
             reason = StopReason.LENGTH
-        scored = self.valuation is not None
         steps = self.tree.trajectory(end).steps
-        scores = end.step_scores if scored else (None,) * len(steps)
-        steps = tuple(Step(step, score) for step, score in zip(steps, scores, strict=True))
+        scores = () if self.valuation is None else end.step_scores
+        steps = tuple(Step(step, score) for step, score in zip_longest(steps, scores))
         score = candidates[chosen].score
         usage = replace(self.sampler.usage, saved_tokens=left, seconds=time.perf_counter() - started)
         return SearchResult(
@@ -186,6 +186,7 @@ class _Search:
             step_rule=repr(self.job.segmenter.rule),
             warnings=(
                 *self._unfit(),
+                *(() if self.valuation is None else self.valuation.warnings(ends)),
                 *doubt(score, steps),
                 *self._step_warnings(),
                 *self._thinking_warnings(end),
