@@ -222,6 +222,7 @@ def resolve_job(
         on_event=_handler(said["on_event"], said["on_progress"]),
         system=said["system"],
         keep_tree=check_yes_or_no("keep_tree", said["keep_tree"]),
+        closes_steps=not getattr(scorer, "at_step_tokens", False),
     )
 
 
