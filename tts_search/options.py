@@ -28,7 +28,7 @@ from tts_search.errors import InvalidInputError, shown, told
 from tts_search.models import EMBEDDED
 from tts_search.scorers.aggregate import Aggregation, resolve_aggregation
 from tts_search.scorers.engine_sprm import EngineSPRM
-from tts_search.scorers.pretrained import is_checkpoint, load_scorer
+from tts_search.scorers.published import is_checkpoint, load_scorer
 from tts_search.segmentation import DEFAULT_STEP_RULE, Segmenter, StepRule
 from tts_search.selection.selectors import resolve_selector
 from tts_search.selection.votes import Extract, means_values, merge_votes, resolve_extract

@@ -18,7 +18,7 @@ from tts_search.models import EMBEDDED
 from tts_search.options import GENERATORS
 from tts_search.options import SCORERS as OWN_SCORERS
 from tts_search.scorers.aggregate import AGGREGATIONS
-from tts_search.scorers.pretrained import is_checkpoint
+from tts_search.scorers.published import is_checkpoint
 from tts_search.selection.selectors import SELECTORS
 from tts_search.selection.votes import EXTRACTS
 from tts_search.strategies.naming import EFFORTS, STRATEGIES

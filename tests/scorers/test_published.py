@@ -18,7 +18,7 @@ from tests.scorers.reward_checkpoints import (
 )
 from tts_search import InvalidInputError, ModelNotFoundError, Searcher
 from tts_search.cli import app
-from tts_search.scorers.pretrained import is_checkpoint, load_scorer
+from tts_search.scorers.published import is_checkpoint, load_scorer
 from tts_search.testing import FakeGenerator
 
 PUZZLE = "Using the numbers 7, 5, 15 and 11, make 24."
