@@ -54,9 +54,9 @@ def test_another_aggregation_chooses_again_and_says_so(strategy: Any, tmp_path: 
             "Why?", strategy=strategy, selector="best", aggregation="min", log=tmp_path / "a.log", replay=True
         )
     assert before.tree is not None
-    worth = [min(before.tree.nodes[c.node].step_scores, default=0.0) for c in before.candidates]
+    worth = [min(before.tree.nodes[c.node].step_scores, default=None) for c in before.candidates]
     assert [c.score for c in after.candidates] == worth
-    assert after.chosen == max(range(len(worth)), key=lambda i: (worth[i], -i))
+    assert after.chosen == max(range(len(worth)), key=lambda i: (worth[i] or 0.0, -i))
     assert after.chosen is not None
     assert after.score == worth[after.chosen]
     assert "aggregation min instead of geometric_mean" in after.warnings[0]

@@ -184,20 +184,21 @@ class Answers:
         want = min(self._job.answer_tokens, self._room - end.length - len(closing))
         if want < self._sampler.least_tokens:
             return None
-        draw = self._sampler.draw(end, Until.END, want)
+        draw = self._sampler.draw(end, Until.END, want, answers=True)
         draw.force(closing, self._sampler.segmenter)
         return draw
 
     def _closing(self, end: Node) -> tuple[int, ...]:
-        if end.state.phase is not Phase.THINKING or self._sampler.segmenter.thinking is None:
+        tag = self._sampler.segmenter.closing
+        if end.state.phase is not Phase.THINKING or tag is None:
             return ()
         tail, node = list[int](), end
         while node is not None and len(tail) < 4:
             tail = [*node.ids[-4:], *tail]
             node = node.up
         text = self._tree.decode(tuple(tail[-4:]))
-        newline = () if text.endswith("\n") or not text else self._sampler.generator.tokenizer.encode("\n")
-        return (*newline, self._sampler.segmenter.thinking[1])
+        alone = not text or text.endswith("\n") or tag.is_header
+        return (*(() if alone else self._sampler.generator.tokenizer.encode("\n")), *tag.ids)
 
     async def _candidates_of(self, ends: Sequence[Node]) -> list[Candidate]:
         """The candidates, with votes that mean the same spelled the same: compared beside the event loop."""
@@ -236,9 +237,12 @@ class Answers:
         return self._candidates[end.index]
 
     def _score(self, end: Node) -> float | None:
-        """None where nothing scores steps, and for a path none of whose steps the scorer could read."""
+        """What a path is worth, None where nothing scores steps or the scorer read none of the path's.
+
+        By a head, a path without steps is worth 0 (released code).
+        """
         end = self._valued.get(end.index, end)
-        unread = end.step_count > 0 and end.last_score is None
+        unread = end.last_score is None if end.step_count else self._job.closes_steps
         return end.value if self._scored and not unread else None
 
     def _vote(self, answer: str) -> str | None:

@@ -226,11 +226,12 @@ class Scores(list[Sequence[float]]):
 class Scorer(Protocol):
     """Values reasoning steps. Synchronous, because third-party reward models are.
 
-    Five attributes are read where a scorer has them: `aggregation`, the name or function by which its step scores
+    Six attributes are read where a scorer has them: `aggregation`, the name or function by which its step scores
     become a trajectory's unless the user says otherwise; `concurrency`, how many calls may overlap (1); `inline`,
-    whether a call is too quick to be worth a thread (False); `warnings`, what a reader of every result should know of
-    it (texts); and `score_new`, a method like `score` that returns the scores of the steps behind
-    `Trajectory.known_scores` alone, called instead of it: a step more then costs a step.
+    whether a call is too quick to be worth a thread (False); `at_step_tokens`, whether it can judge no step but one
+    that ends with a step token, as a head (False: the end of a response ends its last step); `warnings`, what a reader
+    of every result should know of it (texts); and `score_new`, a method like `score` that returns the scores of the
+    steps behind `Trajectory.known_scores` alone, called instead of it: a step more then costs a step.
     """
 
     def score(self, trajectories: Sequence[Trajectory]) -> Sequence[Sequence[float]]:

@@ -29,6 +29,7 @@ from tts_search.core.scoring import StepScoring, Valuation
 from tts_search.core.tree import Node, Tree
 from tts_search.errors import InvalidInputError, StrategyError, TTSError, shown, told
 from tts_search.segmentation import Phase
+from tts_search.thinking import spoken_thought
 
 T = TypeVar("T")
 
@@ -105,6 +106,7 @@ class _Search:
             job.seed,
             self._report if job.on_event or job.halt or job.seconds is not None else None,
             shared.generator_seconds,
+            self.thinking_room if job.closes_steps else None,
         )
         self.valuation = None if shared.scoring is None else Valuation(shared.scoring, job.aggregate)
         self.answers = Answers(
@@ -187,14 +189,42 @@ class _Search:
             budget=self.job.budget,
             tree=self.tree if self.job.keep_tree else None,
             comparer=self.answers.comparer,
+            step_rule=repr(self.job.segmenter.rule),
             warnings=(
                 *self._unfit(),
                 *(() if valuation is None else valuation.warnings(ends)),
                 *doubt(score, steps),
+                *self._step_warnings(),
+                *self._thinking_warnings(end),
                 *self.answers.warnings,
                 *said,
             ),
         )
+
+    def _step_warnings(self) -> list[str]:
+        """What to know of a step rule that found nothing where steps are scored."""
+        nodes = [node for node in self.tree if node.ids]
+        if self.valuation is None or not nodes or any(node.state.found for node in nodes):
+            return []
+        meaning = "each path was scored as one step" if self.job.closes_steps else "no path has a score"
+        return [
+            f"the step rule {self.job.segmenter.rule!r} found no step in anything that the model wrote, so that "
+            f'{meaning}: give step_rule= (--step) what this model writes between steps, such as "\\n\\n", or "auto"'
+        ]
+
+    def _thinking_warnings(self, end: Node) -> list[str]:
+        """What to know of thoughts that only their text gave away."""
+        final = self.answers.final(end)
+        if final.state.phase is not Phase.PLAIN:
+            return []
+        spoken = spoken_thought(self.tree.decode(self.tree.token_ids(final)))
+        if spoken is None:
+            return []
+        tags = (spoken.opening, spoken.closing)
+        return [
+            f"the model thinks between {tags[0]} and {tags[1]}, which its tokenizer does not announce, so that whole "
+            f"responses were searched: say thinking_tags={tags!r} (--thinking-tags) to search its thoughts"
+        ]
 
     def _unfit(self) -> tuple[str, ...]:
         """What the engine says of a question that its model is not made for, if it says anything."""

@@ -122,7 +122,14 @@ class ReplayedRuns:
         aggregate = self._named("aggregation", choice, AGGREGATIONS, job.aggregate)
         if selector is None:
             raise _missing("selector", choice["selector"], self._log)
-        return replace(job, selector=selector, extract=extract, aggregate=aggregate, merge=_merge(selector, extract))
+        return replace(
+            job,
+            selector=selector,
+            extract=extract,
+            aggregate=aggregate,
+            merge=_merge(selector, extract),
+            closes_steps=choice["closes_steps"],
+        )
 
     def _named(self, name: str, choice: Settings, table: Any, own: Any) -> Any:
         recorded = choice[name]

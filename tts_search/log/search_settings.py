@@ -57,6 +57,7 @@ def choice_of(scorer: Scorer | None, only_new: bool, job: Job) -> Settings:
         "extract": name_in(EXTRACTS, job.extract),
         "scorer": None if scorer is None else identity(scorer),
         "only_new": only_new,
+        "closes_steps": job.closes_steps,  # the scorer's wish
     }
 
 

@@ -73,6 +73,12 @@ def title(folder: Path) -> str | None:
     return next((line[2:].strip() for line in lines if line.startswith("# ")), None)
 
 
+def names_of(folder: Path, name: str) -> list[str]:
+    """What a checkpoint is called: as it was asked for, and as it calls itself wherever it was copied to."""
+    own = (read_config(folder).get("_name_or_path"), title(folder))
+    return [name, *(known for known in own if isinstance(known, str) and known)]
+
+
 _MOST_CARD, _MOST_ARGUMENTS = 2**16, 2**20  # characters, bytes
 
 

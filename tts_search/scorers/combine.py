@@ -65,6 +65,7 @@ class Ensemble:
         self.members = tuple(members)
         self.weights = tuple(share / sum(shares) for share in shares)
         self.inline = all(getattr(member, "inline", False) for member in members)
+        self.at_step_tokens = any(getattr(member, "at_step_tokens", False) for member in members)
         own = [getattr(member, "aggregation", None) for member in members]
         self.aggregation = aggregation or (own[0] if all(a == own[0] for a in own) else None)
         self.warnings = tuple(dict.fromkeys(w for member in members for w in getattr(member, "warnings", ())))
