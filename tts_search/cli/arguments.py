@@ -303,13 +303,18 @@ RepetitionPenalty = Annotated[
 
 def _files(paths: list[Path] | None) -> list[Path]:
     """Refuse at once what could not be written after a long search."""
-    from tts_search.export.files import FORMATS
+    from tts_search.export.files import FORMATS, is_replaceable
 
     for path in paths or []:
         if path.suffix.lower() not in FORMATS:
             raise typer.BadParameter(f"{path.name!r} names no known form: end it in {', '.join(FORMATS)}")
         if not path.absolute().parent.is_dir():
             raise typer.BadParameter(f"there is no folder {str(path.parent)!r}")
+        if not is_replaceable(path):
+            raise typer.BadParameter(
+                f"{str(path)!r} is there already and is no search that was saved: it is left as it was; name another "
+                "file, or move it away"
+            )
     return paths or []
 
 

@@ -14,7 +14,7 @@ from tts_search.export.graphs import to_graphml
 from tts_search.export.page import to_html
 from tts_search.export.rows import Source
 from tts_search.export.saved import to_json
-from tts_search.export.text_tree import to_text
+from tts_search.export.text_tree import LEGEND, to_text
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -37,6 +37,17 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
+def is_replaceable(path: Path) -> bool:
+    """Whether nothing is there, or nothing but a search that was saved: a person's file is not to be written over."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return not data.strip() or _MARKS[path.suffix.lower()] in data
+
+
 def _umask() -> int:
     mask = os.umask(0o077)  # it can only be read by setting it; the strict value harms nobody in between
     os.umask(mask)
@@ -46,12 +57,20 @@ def _umask() -> int:
 def _image(kind: str) -> Callable[[Source], bytes]:
     def render(source: Source) -> bytes:
         buffer = io.BytesIO()
-        plot(source).savefig(buffer, format=kind, dpi=160)
+        plot(source).savefig(buffer, format=kind, dpi=160, metadata={"Software" if kind == "png" else "Creator": SIGN})
         return buffer.getvalue()
 
     return render
 
 
+SIGN = "tts-search"
+_MARKS: Mapping[str, bytes] = {  # what every file of a form has in it, and hardly another's
+    ".html": b"<title>Search explorer</title>",
+    ".json": b'"format":"tts-search"',
+    ".graphml": b'attr.name="mean_logprob"',
+    ".txt": LEGEND.encode(),
+    **dict.fromkeys((".png", ".svg", ".pdf"), SIGN.encode()),
+}
 FORMATS: Mapping[str, Callable[[Source], bytes]] = {
     ".html": lambda source: to_html(source).encode(),
     ".json": lambda source: to_json(source).encode(),
