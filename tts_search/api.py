@@ -21,7 +21,7 @@ from tts_search.core.result import SearchResult, StopReason
 from tts_search.core.runner import Runner
 from tts_search.core.sampler import GENERATOR_SECONDS
 from tts_search.core.scoring import SCORER_SECONDS, Scoring
-from tts_search.errors import GeneratorError, TTSError, told
+from tts_search.errors import GeneratorError, InvalidInputError, TTSError, shown, told
 from tts_search.models import EMBEDDED
 from tts_search.options import (
     Options,
@@ -37,9 +37,10 @@ from tts_search.options import (
     resolve_job,
     resolve_scorer,
 )
-from tts_search.segmentation import Segmenter, as_rule
+from tts_search.segmentation import Segmenter, StepRule, as_rule
 from tts_search.selection.votes import extract_name
 
+SEGMENTERS_KEPT = 32
 ENGINE_CLOSING_SECONDS = 120.0  # how long an engine may take to end
 
 
@@ -141,6 +142,15 @@ class Searcher:
         return await self._loop.acall(self._search(question, self._resolve(options)))
 
     @lists_options
+    async def acheck(self, question: Question, **options: Unpack[Options]) -> int:
+        """Refuse now what `asearch` would refuse before it begins; the length of the prompt in tokens, if it would not.
+
+        Raises:
+            InvalidInputError: the question or an option cannot be used, or the question does not fit the model.
+        """
+        return await self._loop.acall(self._check(question, self._resolve(options)))
+
+    @lists_options
     def search_many(self, questions: Iterable[Question], **options: Unpack[Options]) -> Iterator[SearchResult]:
         """Answer many questions through one engine; results come in order of completion, `result.index` says whose.
 
@@ -216,8 +226,21 @@ class Searcher:
         rule = as_rule(rule)
         key = repr(rule) if not callable(rule) else f"{rule!r} {id(rule)}"
         if key not in self._segmenters:
-            self._segmenters[key] = Segmenter(self.generator.tokenizer, rule)
+            while len(self._segmenters) >= SEGMENTERS_KEPT:  # a new function a call would fill the memory
+                self._segmenters.pop(next(iter(self._segmenters)))
+            self._segmenters[key] = self._make_segmenter(rule)
         return self._segmenters[key]
+
+    def _make_segmenter(self, rule: StepRule) -> Segmenter:
+        try:
+            return Segmenter(self.generator.tokenizer, rule)
+        except TTSError:
+            raise
+        except BaseException as error:
+            raise InvalidInputError(f"step_rule={shown(rule)} raised {told(error)}") from error
+
+    async def _check(self, question: Question, job: Job) -> int:
+        return len(self._runner.prompt_of(check_question(question), job))
 
     async def _search(self, question: Question, job: Job) -> SearchResult:
         try:

@@ -164,7 +164,11 @@ class Tokenizer(Vocabulary, Protocol):
 
 @runtime_checkable
 class Generator(Protocol):
-    """An engine that continues token sequences. Calls overlap freely; the engine batches what is in flight."""
+    """An engine that continues token sequences. Calls overlap freely; the engine batches what is in flight.
+
+    A method is called where a generator has it: `remark(question)` returns what a user should know of a question that
+    the model is not made for, or None; it becomes one of the result's warnings.
+    """
 
     @property
     def name(self) -> str:

@@ -376,6 +376,15 @@ class Tree:
         text = self.decode(tokens[opened:])
         return (text, "") if node.state.phase is Phase.THINKING else (text, text.strip())
 
+    def answer_length(self, node: Node) -> int:
+        """How many tokens of the response up to `node` are the answer's; all of them for a model that does not think.
+
+        Those that a thinking part is closed with are none of them, the end of the text is one.
+        """
+        if node.state.phase is Phase.THINKING:
+            return 0
+        return node.length - (self._turning_points(node.path())[1] or 0)
+
     def _turning_points(self, path: Sequence[Node]) -> tuple[int, int | None]:
         """How many tokens of a path come before its thinking, and how many up to the end of it (None: not closed).
 
