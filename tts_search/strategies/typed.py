@@ -22,7 +22,7 @@ class Typed:
         """
         of: Any = self
         for field in fields(of):
-            value = getattr(self, field.name)
+            value: Any = getattr(self, field.name)
             if "int" not in str(field.type) or (value is None and "None" in str(field.type)):
                 continue
             try:
