@@ -22,7 +22,7 @@ from tts_search.core.result import SearchResult, StopReason
 from tts_search.core.runner import Runner
 from tts_search.core.sampler import GENERATOR_SECONDS
 from tts_search.core.scoring import SCORER_SECONDS, Scoring
-from tts_search.errors import GeneratorError, TTSError, told
+from tts_search.errors import GeneratorError, InvalidInputError, TTSError, shown, told
 from tts_search.log.calls import Runs, runs_of, unless_given
 from tts_search.log.identity import identity
 from tts_search.models import EMBEDDED
@@ -40,9 +40,10 @@ from tts_search.options import (
     resolve_job,
     resolve_scorer,
 )
-from tts_search.segmentation import Segmenter, as_rule
+from tts_search.segmentation import Segmenter, StepRule, as_rule
 from tts_search.selection.votes import extract_name
 
+SEGMENTERS_KEPT = 32
 ENGINE_CLOSING_SECONDS = 120.0  # how long an engine may take to end
 
 
@@ -246,8 +247,18 @@ class Searcher:
         rule = as_rule(rule)
         key = repr(rule) if not callable(rule) else f"{rule!r} {id(rule)}"
         if key not in self._segmenters:
-            self._segmenters[key] = Segmenter(self.generator.tokenizer, rule)
+            while len(self._segmenters) >= SEGMENTERS_KEPT:  # a new function a call would fill the memory
+                self._segmenters.pop(next(iter(self._segmenters)))
+            self._segmenters[key] = self._make_segmenter(rule)
         return self._segmenters[key]
+
+    def _make_segmenter(self, rule: StepRule) -> Segmenter:
+        try:
+            return Segmenter(self.generator.tokenizer, rule)
+        except TTSError:
+            raise
+        except BaseException as error:
+            raise InvalidInputError(f"step_rule={shown(rule)} raised {told(error)}") from error
 
     async def _check(self, question: Question, job: Job) -> int:
         return len(self._runner.prompt_of(check_question(question), job))

@@ -468,6 +468,7 @@ def check_function(name: str, value: Any) -> Any:
         InvalidInputError: it cannot be called, or a call of it does nothing yet: its like are awaited, or gone through.
     """
     check_callable(name, value)
+    _no_class(name, value)
     for function in (value, getattr(value, "__call__", None)):  # noqa: B004 - an object's own may be async
         for kind in (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction):
             if kind(function):
