@@ -48,7 +48,7 @@ def clean(
     raw questions.
     """
     with outcomes(debug), quietly(debug) as say:
-        from tts_search.export.files import write_atomically
+        from tts_search.files import write_atomically
         from tts_search.training import cleaning
         from tts_search.training.problems import read_problems
 

@@ -6,7 +6,6 @@ This is how most heads begin. The policy is never changed; its hidden states are
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tts_search.errors import InvalidInputError
+from tts_search.files import replacing_folder
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.models import EMBEDDED, model_folder
 from tts_search.scorers.aggregate import resolve_aggregation
@@ -171,10 +171,6 @@ def _free_place(place: Path) -> Path:
 
 def _write(head: SPRM, report: HeadReport, place: Path) -> None:
     """Whole files or none, so that an interruption never leaves half a head."""
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+    with replacing_folder(place) as folder:  # the config comes first: it says that the others are a head's
         head.save_pretrained(folder)
-        report.save(Path(folder))
-        for file in sorted(Path(folder).iterdir()):  # the config first: it says that the others are a head's
-            file.chmod(0o644)
-            file.replace(place / file.name)
+        report.save(folder)
