@@ -83,7 +83,7 @@ def solve(folder: Path, engine: list[str]) -> None:
 
 def search_many(folder: Path, engine: list[str]) -> None:
     from tts_search import BestOfN, Searcher
-    from tts_search.files import write_atomically
+    from tts_search.whole_files import write_atomically
 
     generator: Any = Fake() if "benchmarks.kill_and_resume:Fake" in engine else engine[1]
     model = engine[engine.index("--model") + 1] if "--model" in engine else "embedded"

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, NamedTuple, Self
 from tts_search.cli.question_file import Asked, Format
 from tts_search.core.result import SearchResult, StopReason
 from tts_search.errors import InvalidInputError
-from tts_search.files import replacing
 from tts_search.log.identity import digest_of
+from tts_search.whole_files import replacing
 
 _STARTS = (b'{"line": ', b'{"id": "batch_req_')
 _BATCH_ID = re.compile(r"batch_req_(\d+)_([0-9a-f]{24})_([0-9a-f]{24})")

@@ -22,8 +22,8 @@ from tts_search.cli.shared import Drawing, Engine, Scoring
 from tts_search.cli.solve_file import ShardOf
 from tts_search.core.protocols import Strategy
 from tts_search.errors import InvalidInputError
-from tts_search.files import replacing, write_atomically
 from tts_search.models import EMBEDDED
+from tts_search.whole_files import replacing, write_atomically
 from tts_search.written import split_calls
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from tts_search.cli import arguments as options
 from tts_search.cli.answer_file import lines_of, read_line, sort_lines
 from tts_search.cli.outcomes import outcomes
 from tts_search.errors import InvalidInputError
-from tts_search.files import replacing
 from tts_search.log import SearchLog
 from tts_search.log.file import HEADER
 from tts_search.log.search_settings import SETTINGS
 from tts_search.store import FORMAT
+from tts_search.whole_files import replacing
 
 OutPlace = Annotated[Path, typer.Argument(metavar="OUT", help="A new file, or a new folder for folders.")]
 Parts = Annotated[list[Path], typer.Argument(metavar="IN...", help="What the shards wrote: files, or folders.")]

@@ -17,8 +17,8 @@ from tts_search.cli.outputs import check_folder
 from tts_search.cli.searcher import open_searcher
 from tts_search.cli.shared import Drawing, Engine, Scoring
 from tts_search.errors import InvalidInputError
-from tts_search.files import write_atomically
 from tts_search.models import EMBEDDED
+from tts_search.whole_files import write_atomically
 
 if TYPE_CHECKING:
     from tts_search.paper.study import Item

@@ -16,7 +16,7 @@ from tts_search.export.page import to_html
 from tts_search.export.rows import Source
 from tts_search.export.saved import from_json, to_json, tree_from_json
 from tts_search.export.text_tree import rich_tree
-from tts_search.files import write_atomically
+from tts_search.whole_files import write_atomically
 
 __all__ = [
     "from_json",

@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from tts_search.errors import HeadMismatchError, ModelNotFoundError
-from tts_search.files import replacing_folder
 from tts_search.segmentation import RELEASED_STEP_RULE, rule_to_json
 from tts_search.sprm.config import SPRMConfig
 from tts_search.sprm.loading import (
@@ -26,6 +25,7 @@ from tts_search.sprm.loading import (
     read_released,
     read_safetensors,
 )
+from tts_search.whole_files import replacing_folder
 
 
 class SPRM(nn.Module):

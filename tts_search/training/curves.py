@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tts_search.errors import MissingDependencyError
-from tts_search.files import replacing
+from tts_search.whole_files import replacing
 
 LEAST_GAP = 0.05
 """By how much the gap must have grown for the curves to have parted."""

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from tts_search.errors import InvalidInputError
-from tts_search.files import replacing_folder
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.models import EMBEDDED, model_folder
 from tts_search.scorers.aggregate import resolve_aggregation
@@ -27,6 +26,7 @@ from tts_search.training.held_out import REPORT_FILE, HeadReport, judge
 from tts_search.training.probe import ProbeSettings, fit_probe
 from tts_search.training.states import Reader, step_states
 from tts_search.training.trajectories import GradedTrajectory, read_trajectories
+from tts_search.whole_files import replacing_folder
 
 Part = Literal["train", "validation", "held-out"]
 

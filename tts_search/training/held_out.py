@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tts_search import metrics
-from tts_search.files import write_atomically
 from tts_search.metrics import Interval
 from tts_search.training.trajectories import GradedTrajectory
+from tts_search.whole_files import write_atomically
 
 REPORT_FILE = "report.json"
 MOST_SAMPLES = 64

@@ -23,7 +23,6 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from tts_search.errors import InvalidInputError, MissingDependencyError
-from tts_search.files import replacing_folder, write_atomically
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.grading import Grader
 from tts_search.models import model_folder
@@ -33,6 +32,7 @@ from tts_search.training.problems import Problem, read_problems
 from tts_search.training.rewards import Correctness, RewardFunction, length_limit, well_formed
 from tts_search.training.settings import ReflectiveConfig, preset
 from tts_search.training.trainer import ReflectiveGRPOTrainer
+from tts_search.whole_files import replacing_folder, write_atomically
 
 FINAL, LOG, PICTURE, MARK = "final", "log.jsonl", "curves.png", "tts-search-run.json"
 

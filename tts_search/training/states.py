@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from tts_search.errors import HeadMismatchError, InvalidInputError, ModelNotFoundError
-from tts_search.files import replacing
 from tts_search.sprm.config import Readout
 from tts_search.training.trajectories import GradedTrajectory
+from tts_search.whole_files import replacing
 
 CHUNK = 256
 """Trajectories in one file: what an interruption can cost."""
