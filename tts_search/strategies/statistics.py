@@ -1,8 +1,9 @@
-"""What a tree search counts per node: visits, backed-up values, and where there is room to grow. Plain lists."""
+"""What a tree search counts per node (visits, backed-up values, where there is room to grow), and where to go by it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from tts_search.core.tree import Node, Tree
@@ -21,6 +22,20 @@ class Statistics:
         self.visits = [0]
         self.worth = [0.0]  # the sum, or the maximum, of the values at or below
         self.room = [1]
+        self._deviations = 0.0  # squared, of siblings' values from their mean, over all expansions
+        self._degrees = 0  # of freedom
+
+    @property
+    def spread(self) -> float:
+        """The standard deviation of siblings' values, 0 before there are two."""
+        return math.sqrt(self._deviations / self._degrees) if self._degrees else 0.0
+
+    def walk(self, bound: Callable[[Node], Callable[[Node], float]]) -> Node:
+        """The open leaf that one comes to from the root along the child whose `bound(parent)` is highest."""
+        node = self.tree.root
+        while children := self.open_children(node):
+            node = max(children, key=bound(node))
+        return node
 
     def value(self, node: Node) -> float:
         """The backed-up value of a visited node."""
@@ -31,20 +46,25 @@ class Statistics:
         return [child for child in self.tree.children(node) if self.room[child.index]]
 
     def mark(self, leaf: Node) -> None:
-        """Virtual loss: a visit worth 0 along the path of a leaf that is being expanded."""
+        """Virtual loss: a visit worth 0 along the path of a leaf that is being expanded. Its room is gone for good."""
         for i in self._upward(leaf):
             self.visits[i] += 1
-            self.room[i] -= 1
+        self.close(leaf)
 
     def unmark(self, leaf: Node) -> None:
-        """Take the virtual visit back; the leaf's room is gone for good."""
+        """Take the virtual visit back."""
         for i in self._upward(leaf):
             self.visits[i] -= 1
 
-    def back_up(self, leaf: Node, children: Sequence[Node]) -> None:
-        """Enter new children and add their values to every node above them."""
+    def close(self, leaf: Node) -> None:
+        """Never come to this leaf again."""
+        for i in self._upward(leaf):
+            self.room[i] -= 1
+
+    def back_up(self, leaf: Node, children: Sequence[Node]) -> int:
+        """Enter new children and add their values to every node above them; returns how many tokens they add."""
         if not children:
-            return
+            return 0
         missing = (
             max(child.index for child in children) + 1 - len(self.visits)
         )  # nodes that are not the search's own count for nothing
@@ -61,6 +81,10 @@ class Statistics:
             self.visits[i] += len(children)
             self.worth[i] = self.worth[i] + total if self.backup == "mean" else max(self.worth[i], best)
             self.room[i] += room
+        mean = total / len(values)
+        self._deviations += sum((value - mean) ** 2 for value in values)
+        self._degrees += len(values) - 1
+        return sum(child.length - leaf.length for child in children)
 
     def _upward(self, node: Node) -> Iterator[int]:
         nodes = self.tree.nodes
@@ -68,3 +92,16 @@ class Statistics:
         while index is not None:
             yield index
             index = nodes[index].parent
+
+
+def uct(stats: Statistics, parent: Node, c: float) -> Callable[[Node], float]:
+    """The upper confidence bound of a child of `parent`, c * sqrt(ln N / n) above its value."""
+    log = math.log(stats.visits[parent.index])  # at least 1: its children were visited through it
+    return lambda n: stats.value(n) + c * math.sqrt(log / stats.visits[n.index])
+
+
+def puct(stats: Statistics, parent: Node, c: float) -> Callable[[Node], float]:
+    """AlphaZero's bound, c * p * sqrt(N) / (1 + n) above the value, where p is the share of its siblings' values."""
+    total = math.fsum(n.value for n in stats.tree.children(parent)) or 1.0
+    weight = c * math.sqrt(stats.visits[parent.index])
+    return lambda n: stats.value(n) + weight * (n.value / total) / (1 + stats.visits[n.index])
