@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -36,6 +36,7 @@ from tts_search.options import (
     resolve_scorer,
 )
 from tts_search.segmentation import Segmenter, as_rule
+from tts_search.selection.votes import extract_name
 
 
 class Searcher:
@@ -45,11 +46,13 @@ class Searcher:
         model: `"embedded"` (the small model that ships with the package), a Hugging Face folder, or a hub id.
         generator: `"vllm"`, `"transformers"`, `"auto"` (vLLM where it is installed; transformers for the
             embedded model, which is answered before vLLM has started), the URL of an OpenAI-compatible server
-            (`"http://localhost:8000/v1"`; `model` is then what it serves, or left out), or a `Generator` of your own,
-            whose `model` then counts.
+            (`"http://localhost:8000/v1"`, also as `model`; `model` is then what it serves, or left out), or a
+            `Generator` of your own, whose `model` then counts.
         scorer: `"auto"` (the generator's own SPRM head; no scorer where it has none), `"sprm"` (the same,
             but refuse to go without), a `Scorer`, the name of one that an installed package offers (entry points in the
             group `tts_search.scorers`), or None.
+        engine_args: what else the engine's constructor takes, for an engine that is named: `{"max_batch": 16}`. What
+            `VLLMGenerator` does not take itself goes to vLLM.
         concurrency: questions in flight at once in `search_many`.
         scorer_seconds: limit of one call of the scorer, in which a question that hangs it fails; None for no limit.
         generator_seconds: limit of the engine's silence, its start included, in which a question fails; None for none.
@@ -66,6 +69,7 @@ class Searcher:
         *,
         generator: str | Generator = "auto",
         scorer: ScorerLike = "auto",
+        engine_args: Mapping[str, Any] | None = None,
         concurrency: int = 64,
         scorer_seconds: float | None = SCORER_SECONDS,
         generator_seconds: float | None = GENERATOR_SECONDS,
@@ -81,7 +85,7 @@ class Searcher:
             if name in ("max_tokens", "answer_tokens"):
                 check_whole(name, value, at_least=1)
         self._defaults = defaults
-        engine = resolve_generator(model, generator)
+        engine = resolve_generator(model, generator, engine_args)
         self._scorer = resolve_scorer(scorer, engine)
         self._segmenters: dict[str, Segmenter] = {}
         self._runner = Runner(
@@ -114,6 +118,7 @@ class Searcher:
             "sampling": asdict(usual.sampling),
             "max_tokens": usual.max_tokens,
             "answer_tokens": usual.answer_tokens,
+            **({} if (extract := extract_name(usual.extract)) == "auto" else {"extract": extract}),
             **({} if usual.system is None else {"system": usual.system}),
         }
 

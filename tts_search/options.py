@@ -28,12 +28,10 @@ from tts_search.scorers.engine_sprm import EngineSPRM
 from tts_search.segmentation import DEFAULT_STEP_RULE, Segmenter, StepRule
 from tts_search.selection.selectors import resolve_selector
 from tts_search.selection.votes import Extract, means_values, merge_votes, resolve_extract
-from tts_search.strategies.beam import StepBeamSearch
-from tts_search.strategies.best_first import BestFirst
 from tts_search.strategies.best_of_n import BestOfN
-from tts_search.strategies.dvts import DVTS
-from tts_search.strategies.mcts import MCTS
+from tts_search.strategies.naming import EFFORTS, STRATEGIES, read_strategy
 from tts_search.strategies.repeat import Repeat
+from tts_search.written import Unread, accepted, bind, read_value
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,15 +41,6 @@ SelectorLike = str | Selector | Callable[[Sequence[Candidate]], int]
 SamplingLike = Sampling | Mapping[str, float]
 StepRuleLike = StepRule | str | Collection[int]
 
-EFFORTS: Mapping[str, int] = {"low": 2, "medium": 8, "high": 32}  # Best-of-k (paper, section 4.1)
-STRATEGIES: Mapping[str, Strategy] = {
-    "best_of_n": BestOfN(),
-    "single": BestOfN(n=1),
-    "beam": StepBeamSearch(),
-    "dvts": DVTS(),
-    "mcts": MCTS(),
-    "best_first": BestFirst(),
-}
 GENERATORS = ("auto", "vllm", "transformers")
 SCORERS = ("auto", "sprm")
 
@@ -59,8 +48,8 @@ SCORERS = ("auto", "sprm")
 class Options(TypedDict, total=False):
     """How one call searches: keyword arguments of `search` and its twins, and of `Searcher` as defaults for its calls.
 
-    - `strategy`: a name (`"best_of_n"`, `"single"`, `"beam"`, `"dvts"`, `"mcts"`, `"best_first"`) or an object such as
-      `BestOfN(n=16)`.
+    - `strategy`: a name (`"best_of_n"`, `"single"`, `"beam"`, `"dvts"`, `"mcts"`, `"best_first"`), an object such as
+      `BestOfN(n=16)`, or a text that writes one, `"BestOfN(n=16)"`.
     - `effort`: `"low"`, `"medium"` or `"high"` for Best-of-2, -8 or -32, instead of a strategy; medium by default.
     - `budget`: hard cap on sampled tokens per question, thinking and answer together; None for none.
     - `repeat`: True does a strategy of a fixed size again and again, with fresh samples, until the budget is spent;
@@ -251,27 +240,63 @@ def resolve_sampling(sampling: SamplingLike | None, own: Sampling) -> Sampling:
     return replace(own, **sampling)
 
 
-def resolve_generator(model: str | Path, generator: str | Generator) -> Generator:
-    """The engine that `Searcher(model, generator=...)` names; an object is taken as it is."""
+def resolve_generator(
+    model: str | Path, generator: str | Generator, engine_args: Mapping[str, Any] | None = None
+) -> Generator:
+    """The engine that `Searcher(model, generator=..., engine_args=...)` names; an object is taken as it is.
+
+    Raises:
+        InvalidInputError: an unknown engine, or an argument that its constructor does not take; the message lists
+            those it does.
+    """
+    arguments = dict(engine_args or {})
     if not isinstance(generator, str):
         _no_class("generator", generator)
+        if arguments:
+            raise InvalidInputError(f"engine_args are for an engine by its name, and {generator!r} is made already")
         return generator
-    if "://" in generator:
+    if generator == "auto" and is_url(model):
+        model, generator = EMBEDDED, str(model)
+    kind = _engine(model, generator)
+    if is_url(generator):
+        if model != EMBEDDED:  # what the server serves; its name there, if the tokenizer is elsewhere
+            arguments.setdefault("model" if "tokenizer" in arguments else "tokenizer", model)
+        return bind(kind, kind.__name__, [generator], arguments).make()
+    if arguments and kind.__name__ == "VLLMGenerator":  # the rest is vLLM's own, which knows what it takes
+        own = accepted(kind)
+        rest = {
+            name: read_value(value) if isinstance(value, Unread) else value
+            for name, value in arguments.items()
+            if name not in own
+        }
+        arguments = {name: value for name, value in arguments.items() if name in own}
+        if rest:
+            arguments["engine_args"] = rest
+    return bind(kind, kind.__name__, [model], arguments).make() if arguments else kind(model)
+
+
+def is_url(text: object) -> bool:
+    """Whether it is meant as an address, as models and folders are not."""
+    return isinstance(text, str) and "://" in text
+
+
+def _engine(model: str | Path, generator: str) -> Callable[..., Generator]:
+    if is_url(generator):
         from tts_search.generators.openai import OpenAIGenerator
 
-        return OpenAIGenerator(generator, tokenizer=None if model == EMBEDDED else model)
+        return OpenAIGenerator
     if generator not in GENERATORS:
-        return discovery.load(discovery.GENERATORS, generator, GENERATORS)(model)
+        return discovery.load(discovery.GENERATORS, generator, GENERATORS)
     if generator == "auto":
         installed = importlib.util.find_spec("vllm") is not None
         generator = "vllm" if installed and model != EMBEDDED else "transformers"
     if generator == "vllm":
         from tts_search.generators.vllm import VLLMGenerator
 
-        return VLLMGenerator(model)
+        return VLLMGenerator
     from tts_search.generators.transformers import TransformersGenerator
 
-    return TransformersGenerator(model)
+    return TransformersGenerator
 
 
 def resolve_scorer(scorer: ScorerLike, engine: Generator) -> Scorer | None:
@@ -308,10 +333,7 @@ def _strategy(strategy: str | Strategy | None, effort: str) -> Strategy:
     if not isinstance(strategy, str):
         _no_class("strategy", strategy)
         return check_callable("strategy", strategy)
-    if strategy in STRATEGIES:
-        return STRATEGIES[strategy]
-    found = discovery.load(discovery.STRATEGIES, strategy, STRATEGIES)
-    return found() if isinstance(found, type) else found
+    return read_strategy(strategy)
 
 
 def with_texts(messages: Messages) -> list[dict[str, Any]]:

@@ -94,6 +94,12 @@ def resolve_extract(extract: str | Extract) -> Extract:
     return EXTRACTS[extract]
 
 
+def extract_name(extract: Extract) -> str:
+    """What to call an extractor in logs: its name here, or the function's own."""
+    own = getattr(extract, "__qualname__", type(extract).__qualname__)
+    return next((name for name, known in EXTRACTS.items() if known == extract), own)
+
+
 def means_values(extract: Extract) -> bool:
     """Whether its keys that differ may mean the same, so that `merge_votes` has something to do.
 
