@@ -21,7 +21,7 @@ from tts_search.core.result import SearchResult, StopReason
 from tts_search.core.runner import Runner
 from tts_search.core.sampler import GENERATOR_SECONDS
 from tts_search.core.scoring import SCORER_SECONDS, Scoring
-from tts_search.errors import GeneratorError, InvalidInputError, TTSError
+from tts_search.errors import GeneratorError, TTSError, told
 from tts_search.models import EMBEDDED
 from tts_search.options import (
     Options,
@@ -29,6 +29,7 @@ from tts_search.options import (
     StepRuleLike,
     check_names,
     check_question,
+    check_seconds,
     check_whole,
     lists_options,
     resolve_generator,
@@ -77,9 +78,8 @@ class Searcher:
     ) -> None:
         """The options of a call are defaults for all calls here."""
         check_names(defaults)
-        for name, seconds in (("scorer_seconds", scorer_seconds), ("generator_seconds", generator_seconds)):
-            if seconds is not None and not seconds > 0:
-                raise InvalidInputError(f"{name} must be positive, or None for no limit; got {seconds!r}")
+        scorer_seconds = check_seconds("scorer_seconds", scorer_seconds)
+        generator_seconds = check_seconds("generator_seconds", generator_seconds)
         self._concurrency = check_whole("concurrency", concurrency, at_least=1)
         for name, value in defaults.items():  # before a model is loaded for nothing
             if name in ("max_tokens", "answer_tokens"):
@@ -176,9 +176,7 @@ class Searcher:
         except TTSError:
             raise
         except BaseException as error:
-            raise GeneratorError(
-                f"generator {self.generator.name!r} raised {type(error).__name__} as it was closed: {error}"
-            ) from error
+            raise GeneratorError(f"generator {self.generator.name!r} raised as it was closed: {told(error)}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -208,7 +206,7 @@ class Searcher:
         except (TTSError, asyncio.CancelledError):
             raise
         except BaseException as error:  # whatever it is, it is this question's alone
-            raise TTSError(f"the search failed: {type(error).__name__}: {error}") from error
+            raise TTSError(f"the search failed: {told(error)}") from error
 
     async def _search_one_of_many(self, index: int, question: Question, job: Job) -> SearchResult:
         try:
@@ -217,7 +215,7 @@ class Searcher:
             return SearchResult(
                 question=question,
                 stop_reason=StopReason.ERROR,
-                strategy=repr(job.strategy),
+                strategy=job.strategy_name,
                 selector=job.selector.name,
                 model=self.generator.name,
                 seed=job.seed,

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import math
 import operator
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, replace
+from difflib import get_close_matches
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 
@@ -21,7 +24,7 @@ from tts_search.core.job import Job
 from tts_search.core.protocols import Generator, Messages, Question, Sampling, Scorer, Selector, Strategy
 from tts_search.core.result import Candidate
 from tts_search.core.tree import Tree
-from tts_search.errors import InvalidInputError
+from tts_search.errors import InvalidInputError, shown, told
 from tts_search.models import EMBEDDED
 from tts_search.scorers.aggregate import Aggregation, resolve_aggregation
 from tts_search.scorers.engine_sprm import EngineSPRM
@@ -144,7 +147,12 @@ def check_names(options: Mapping[str, object]) -> None:
     """
     unknown = options.keys() - DEFAULTS.keys()
     if unknown:
-        raise InvalidInputError(f"unknown option {min(unknown)!r}: choose from {', '.join(DEFAULTS)}")
+        name = min(unknown)
+        near = get_close_matches(name, DEFAULTS, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        if name in (field.name for field in fields(Sampling)):
+            hint = f" (say sampling={{{name!r}: ...}})"
+        raise InvalidInputError(f"unknown option {name!r}{hint}: choose from {', '.join(DEFAULTS)}")
 
 
 def resolve_job(
@@ -158,14 +166,15 @@ def resolve_job(
     check_names(options)
     said: dict[str, Any] = {**DEFAULTS, **options}
     budget = None if said["budget"] is None else check_whole("budget", said["budget"], at_least=1)
-    strategy = resolve_strategy(said["strategy"], said["effort"], repeat=said["repeat"])
+    strategy = resolve_strategy(said["strategy"], said["effort"], repeat=check_yes_or_no("repeat", said["repeat"]))
     scored = scorer is not None
     if getattr(strategy, "needs_scores", False) and not scored:
         raise InvalidInputError(
             f"{strategy!r} goes where step scores are high, and {engine.name!r} has no SPRM head: fit one "
             "with tts-search fit-head, pass scorer=..., or take strategy='best_of_n', which can do without"
         )
-    selector = resolve_selector(said["selector"] or ("best" if scored else "majority"))
+    usual = "best" if scored else "majority"
+    selector = resolve_selector(usual if said["selector"] is None else said["selector"])
     if selector.needs_scores and not scored:
         raise InvalidInputError(
             f"selector {selector.name!r} needs step scores, and {engine.name!r} has no SPRM head: pass "
@@ -174,14 +183,16 @@ def resolve_job(
     limits = (budget, said["seconds"], said["stop_when"], said["halt"])
     if getattr(strategy, "endless", False) and all(limit is None for limit in limits):
         raise InvalidInputError(f"{strategy!r} searches until it is stopped: give it a budget, such as budget=160_000")
-    seconds, margin = said["seconds"], said["early_stop"]
-    if seconds is not None and not seconds > 0:
-        raise InvalidInputError(f"seconds must be positive, or None for no limit; got {seconds!r}")
-    if margin is not None and not (0 <= margin <= 1 and selector.decided):
+    margin, halt = said["early_stop"], said["halt"]
+    if margin is not None and not (_is_number(margin) and 0 <= margin <= 1 and selector.decided):
         raise InvalidInputError(
             f"early_stop is a margin in [0, 1] for a selector that can tell a lead; got {margin!r} with "
             f"selector {selector.name!r}"
         )
+    if halt is not None and not callable(getattr(halt, "is_set", None)):
+        raise InvalidInputError(f"halt must be a threading.Event, got {halt!r}")
+    if said["stop_when"] is not None:
+        check_function("stop_when", said["stop_when"])
     if said["system"] is not None and not isinstance(said["system"], str):
         raise InvalidInputError(f"system must be a text, got {said['system']!r}")
     extract = resolve_extract(said["extract"])
@@ -192,9 +203,10 @@ def resolve_job(
         rule = config.step_rule if config else DEFAULT_STEP_RULE
     return Job(
         strategy=strategy,
+        strategy_name=check_repr("strategy", strategy),
         selector=selector,
         segmenter=segmenter(rule),
-        aggregate=resolve_aggregation(said["aggregation"] or published),
+        aggregate=resolve_aggregation(published if said["aggregation"] is None else said["aggregation"]),
         extract=extract,
         merge=merge_votes if selector.needs_answers and means_values(extract) else None,
         sampling=resolve_sampling(said["sampling"], engine.sampling),
@@ -202,20 +214,20 @@ def resolve_job(
         answer_tokens=check_whole("answer_tokens", said["answer_tokens"], at_least=1),
         budget=budget,
         seed=check_whole("seed", said["seed"]),
-        seconds=seconds,
+        seconds=check_seconds("seconds", said["seconds"]),
         early_stop=margin,
         stop_when=said["stop_when"],
-        halt=said["halt"],
+        halt=halt,
         on_event=_handler(said["on_event"], said["on_progress"]),
         system=said["system"],
-        keep_tree=bool(said["keep_tree"]),
+        keep_tree=check_yes_or_no("keep_tree", said["keep_tree"]),
     )
 
 
 def _handler(on_event: OnEvent | None, on_progress: OnProgress | None) -> OnEvent | None:
     for name, function in (("on_event", on_event), ("on_progress", on_progress)):
         if function is not None:
-            check_callable(name, function)
+            check_function(name, function)
     if on_event is None or on_progress is None:
         return on_event if on_progress is None else as_events(on_progress)
     return partial(_both, on_event, as_events(on_progress))
@@ -254,7 +266,7 @@ def resolve_generator(
         _no_class("generator", generator)
         if arguments:
             raise InvalidInputError(f"engine_args are for an engine by its name, and {generator!r} is made already")
-        return generator
+        return _complete("generator", generator, Generator)
     if generator == "auto" and is_url(model):
         model, generator = EMBEDDED, str(model)
     kind = _engine(model, generator)
@@ -305,7 +317,7 @@ def resolve_scorer(scorer: ScorerLike, engine: Generator) -> Scorer | None:
         return None
     if not isinstance(scorer, str):
         _no_class("scorer", scorer)
-        return scorer
+        return _complete("scorer", scorer, Scorer)
     if scorer not in SCORERS:
         return discovery.instantiate(discovery.load(discovery.SCORERS, scorer, SCORERS), Scorer, f"scorer {scorer!r}")
     if engine.head_config is None:
@@ -320,14 +332,14 @@ def resolve_strategy(strategy: str | Strategy | None, effort: str | None = None,
     """
     if strategy is not None and effort is not None:
         raise InvalidInputError(f"give a strategy or an effort, not both (strategy={strategy!r}, effort={effort!r})")
-    found = _strategy(strategy, effort or "medium")
+    found = _strategy(strategy, "medium" if effort is None else effort)
     fixed = not getattr(found, "endless", False) and found != STRATEGIES["single"]
     return Repeat(found) if repeat and fixed else found
 
 
 def _strategy(strategy: str | Strategy | None, effort: str) -> Strategy:
     if strategy is None:
-        if effort not in EFFORTS:
+        if not isinstance(effort, str) or effort not in EFFORTS:
             raise InvalidInputError(f"unknown effort {effort!r}: choose from {', '.join(EFFORTS)}")
         return BestOfN(n=EFFORTS[effort])
     if not isinstance(strategy, str):
@@ -415,6 +427,69 @@ def check_callable(name: str, value: Any) -> Any:
     """
     if not callable(value):
         raise InvalidInputError(f"{name} must be callable, got {value!r}")
+    return value
+
+
+def check_function(name: str, value: Any) -> Any:
+    """The value.
+
+    Raises:
+        InvalidInputError: it cannot be called, or a call of it does nothing yet: its like are awaited, or gone through.
+    """
+    check_callable(name, value)
+    for function in (value, getattr(value, "__call__", None)):  # noqa: B004 - an object's own may be async
+        for kind in (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction):
+            if kind(function):
+                raise InvalidInputError(
+                    f"{name} must be a plain function, neither async nor a generator; got {value!r}"
+                )
+    return value
+
+
+def check_yes_or_no(name: str, value: object) -> bool:
+    """True or False, numpy's too.
+
+    Raises:
+        InvalidInputError: it is neither.
+    """
+    if isinstance(value, bool) or type(value).__name__ == "bool":
+        return bool(value)
+    raise InvalidInputError(f"{name} must be True or False, got {value!r}")
+
+
+def check_seconds(name: str, value: Any) -> float | None:
+    """A limit of time, None for no limit.
+
+    Raises:
+        InvalidInputError: it is no number above 0.
+    """
+    if value is None:
+        return None
+    if not _is_number(value) or not value > 0:
+        raise InvalidInputError(f"{name} must be positive, or None for no limit; got {value!r}")
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def check_repr(name: str, value: object) -> str:
+    """How a value would be typed: it stands in results, logs and errors.
+
+    Raises:
+        InvalidInputError: its own code for that raised.
+    """
+    try:
+        return repr(value)
+    except BaseException as error:
+        raise InvalidInputError(f"{name}: the repr of {type(value).__qualname__} raised {told(error)}") from error
+
+
+def _complete(what: str, value: Any, kind: type) -> Any:
+    missing = [name for name in vars(kind) if not name.startswith("_") and not hasattr(value, name)]
+    if missing:
+        raise InvalidInputError(f"{what}={shown(value)} is no {kind.__name__}: it has no {', '.join(missing)}")
     return value
 
 

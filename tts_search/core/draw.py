@@ -7,13 +7,14 @@ does.
 from __future__ import annotations
 
 import math
+import operator
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tts_search.core.protocols import Completion, Request, Tokenizer, Until
 from tts_search.core.tree import NAN, Ending, Node
-from tts_search.errors import GeneratorError
+from tts_search.errors import GeneratorError, shown
 from tts_search.segmentation import Phase, Segmenter, State
 
 
@@ -71,7 +72,7 @@ class Draw:
         """
         ids = completion.token_ids
         self.part += 1
-        self.sampled += completion.sampled_tokens
+        self.sampled += int(completion.sampled_tokens)
         self.logprobs.extend(completion.logprobs)
         before = self.state.phase
         begin = self.node.length + len(self.tokens)
@@ -138,10 +139,11 @@ def check_completions(completions: Sequence[Completion], request: Request, known
 
     Raises:
         GeneratorError: no list of completions, the wrong number of them, an empty or overlong one, columns of unequal
-            length, ids that are none, a stop token in mid-completion, log-probabilities that are no numbers.
+            length, ids or counts that are none, a stop token in mid-completion, log-probabilities or scores that are
+            no numbers.
     """
     if not isinstance(completions, Sequence) or not all(isinstance(c, Completion) for c in completions):
-        raise GeneratorError(f"the generator returned {_shown(completions)}: a list of Completions is due")
+        raise GeneratorError(f"the generator returned {shown(completions)}: a list of Completions is due")
     if len(completions) != len(request.seeds):
         raise GeneratorError(f"the generator returned {len(completions)} completions for {len(request.seeds)} seeds")
     for completion in completions:
@@ -149,7 +151,7 @@ def check_completions(completions: Sequence[Completion], request: Request, known
             _check_counts(completion, request)
             _check_values(completion, request, known_ids)
         except (TypeError, ValueError, OverflowError) as error:
-            raise GeneratorError(f"the generator returned {_shown(completion)}: {error}") from error
+            raise GeneratorError(f"the generator returned {shown(completion)}: {error}") from error
 
 
 def _check_counts(completion: Completion, request: Request) -> None:
@@ -159,6 +161,9 @@ def _check_counts(completion: Completion, request: Request) -> None:
             f"the generator returned {count} tokens and sampled {completion.sampled_tokens}, where at least 1 and "
             f"at most {request.max_tokens} were asked for"
         )
+    operator.index(completion.sampled_tokens)  # numpy's whole numbers are as good as ints, 3.0 is none
+    if operator.index(completion.cached_tokens) < 0:
+        raise GeneratorError(f"the generator returned cached_tokens={completion.cached_tokens}: 0 or more are due")
     if len(completion.logprobs) != count or (completion.scores is not None and len(completion.scores) != count):
         raise GeneratorError(
             f"the generator returned {count} tokens with {len(completion.logprobs)} log-probabilities and "
@@ -173,6 +178,9 @@ def _check_values(completion: Completion, request: Request, known_ids: int) -> N
         raise GeneratorError(
             f"the generator returned token {most if least >= 0 else least}, and its vocabulary has {known_ids}"
         )
+    _ints().extend(ids)  # what a column does not take is no number
+    if completion.scores is not None:
+        _floats().extend(completion.scores)
     if completion.sampled_tokens < request.max_tokens and ids[-1] not in request.stop_ids:
         raise GeneratorError(
             f"the generator ended after {completion.sampled_tokens} of {request.max_tokens} tokens on token "
@@ -181,10 +189,7 @@ def _check_values(completion: Completion, request: Request, known_ids: int) -> N
     if not request.stop_ids.isdisjoint(ids[:-1]):
         at = next(place for place, token in enumerate(ids) if token in request.stop_ids)
         raise GeneratorError(f"the generator went on behind stop token {ids[at]}: it must stop at stop_ids")
-    if math.isnan(sum(completion.logprobs)) and any(math.isnan(p) for p in completion.logprobs):
-        raise GeneratorError("the generator returned NaN log-probabilities: the model's weights or dtype are broken")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else text[:200] + "…"
+    if not math.isfinite(sum(completion.logprobs)) and not all(map(math.isfinite, completion.logprobs)):
+        raise GeneratorError(
+            "the generator returned NaN or infinite log-probabilities: the model's weights or dtype are broken"
+        )

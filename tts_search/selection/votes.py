@@ -89,7 +89,7 @@ def resolve_extract(extract: str | Extract) -> Extract:
     """
     if callable(extract):
         return extract
-    if extract not in EXTRACTS:
+    if not isinstance(extract, str) or extract not in EXTRACTS:
         raise InvalidInputError(f"unknown extract {extract!r}: choose from {', '.join(EXTRACTS)}, or pass a function")
     return EXTRACTS[extract]
 
