@@ -1,4 +1,4 @@
-"""Does MCTS at the paper's setting come to the end of a thought, and what does it find? Old constant beside the default.
+"""Does MCTS at the paper's setting come to the end of a thought, and what does it find? sqrt(2) beside the default.
 
     python benchmarks/mcts_endings.py [--noise 0.1] [--seeds 20] [--shapes flat rising falling late]
     python benchmarks/mcts_endings.py --puzzles 20
