@@ -83,14 +83,8 @@ class ByDefinition:
         )
 
     def spread(self) -> float:
-        """Of siblings' values: each against the mean of those that came at once with it."""
-        deviations, degrees = 0.0, 0
-        for node in self.tree:
-            together = [n.value for n in self.tree.children(node) if n.index not in self.finished]
-            if len(together) > 1:
-                deviations += statistics.variance(together) * (len(together) - 1)
-                degrees += len(together) - 1
-        return math.sqrt(deviations / degrees) if degrees else 0.0
+        values = self.evaluations(self.tree.root)
+        return statistics.stdev(values) if len(values) > 1 else 0.0
 
     def tokens(self) -> int:
         return sum(node.length - node.up.length for node in self.tree if node.up is not None)

@@ -27,11 +27,11 @@ class MCTS(Typed):
     one more visit, worth 0, along its path. `selection="puct"` explores a child by its share of its siblings' values. A
     path that ended or cannot grow is never selected again.
 
-    `exploration` is the constant of the bound. UCB1's sqrt(2) is made for values all over [0, 1]. Those of siblings lie
+    `exploration` is the constant of the bound. UCB1's sqrt(2) is made for values all over [0, 1]. Step scores lie
     closer together, and among so few visits it grows a tree so broad that no long thought ends. So the default, None,
-    is sqrt(2) standard deviations of siblings' values, as seen so far. And for every three tokens of the tree one is
-    spent on taking a single child of the best leaf to the end of its thought: the share `finishing` of all tokens, a
-    quarter by default; 0 by default where `exploration` is a number, so that `MCTS(exploration=2**0.5)` is plain UCT.
+    is sqrt(2) standard deviations of the values seen so far. And for every three tokens of the tree one is spent on
+    taking a single child of the best leaf to the end of its thought: the share `finishing` of all tokens is a quarter
+    by default; 0 by default where `exploration` is a number, so that `MCTS(exploration=2**0.5)` is plain UCT.
     """
 
     endless: ClassVar[bool] = True  # grows until something stops it: a search without any limit is refused

@@ -22,13 +22,12 @@ class Statistics:
         self.visits = [0]
         self.worth = [0.0]  # the sum, or the maximum, of the values at or below
         self.room = [1]
-        self._deviations = 0.0  # squared, of siblings' values from their mean, over all expansions
-        self._degrees = 0  # of freedom
+        self._count, self._mean, self._deviations = 0, 0.0, 0.0  # of all values; the last squared and summed
 
     @property
     def spread(self) -> float:
-        """The standard deviation of siblings' values, 0 before there are two."""
-        return math.sqrt(self._deviations / self._degrees) if self._degrees else 0.0
+        """The standard deviation of all values seen, 0 before there are two."""
+        return math.sqrt(self._deviations / (self._count - 1)) if self._count > 1 else 0.0
 
     def walk(self, bound: Callable[[Node], Callable[[Node], float]]) -> Node:
         """The open leaf that one comes to from the root along the child whose `bound(parent)` is highest."""
@@ -81,9 +80,11 @@ class Statistics:
             self.visits[i] += len(children)
             self.worth[i] = self.worth[i] + total if self.backup == "mean" else max(self.worth[i], best)
             self.room[i] += room
-        mean = total / len(values)
-        self._deviations += sum((value - mean) ** 2 for value in values)
-        self._degrees += len(values) - 1
+        for value in values:  # Welford's update, which no rounding makes negative
+            self._count += 1
+            away = value - self._mean
+            self._mean += away / self._count
+            self._deviations += away * (value - self._mean)
         return sum(child.length - leaf.length for child in children)
 
     def _upward(self, node: Node) -> Iterator[int]:
