@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tts_search.embedded import MODEL_FOLDER
 from tts_search.errors import ModelNotFoundError
 
 EMBEDDED = "embedded"
+_SAMPLED = 1 << 20  # bytes at each end of a weight file
 
 
-def model_folder(name: str | Path, *, weights: bool = True) -> Path:
+def model_folder(name: str | Path, *, weights: bool = True, also: Sequence[str] = ()) -> Path:
     """The folder of a model.
 
     Args:
         name: `"embedded"`, a folder, or the id of a Hugging Face repository, which is downloaded (or found in its
         cache).
         weights: False for one whose weights are elsewhere; its config, tokenizer and SPRM head are downloaded alone.
+        also: patterns of further files to download.
 
     Raises:
         ModelNotFoundError: no such folder, and no such repository within reach.
@@ -34,7 +38,7 @@ def model_folder(name: str | Path, *, weights: bool = True) -> Path:
         )
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.model", "*.txt", "*.jinja", "score_module.pt", "sprm/*"]
+    patterns = ["*.json", "*.model", "*.txt", "*.jinja", "score_module.pt", "sprm/*", *also]
     patterns += ["*.safetensors"] if weights else []
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
@@ -48,3 +52,25 @@ def model_folder(name: str | Path, *, weights: bool = True) -> Path:
 def model_name(name: str | Path) -> str:
     """What to call a model in results: its hub id, `"embedded"`, or the name of its folder."""
     return Path(name).expanduser().resolve().name if Path(name).expanduser().is_dir() else str(name)
+
+
+def weights_of(folder: Path) -> str:
+    """A digest of a folder's weight files (sizes, beginnings, ends): one that was trained on is another model."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".pt"))
+    return _digest(folder, files)
+
+
+def digest_files(folder: Path, names: Iterable[str]) -> str:
+    """A digest of those of the named files that are in the folder."""
+    return _digest(folder, [folder / name for name in names if (folder / name).is_file()])
+
+
+def _digest(folder: Path, files: Iterable[Path]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for file in files:
+        size = file.stat().st_size
+        with file.open("rb") as content:
+            digest.update(f"{file.relative_to(folder)} {size}".encode() + content.read(_SAMPLED))
+            content.seek(max(0, size - _SAMPLED))
+            digest.update(content.read())
+    return digest.hexdigest()

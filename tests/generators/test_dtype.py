@@ -22,7 +22,7 @@ from tts_search.generators.dtype import Checkpoint, cpu_dtype, decide, read_chec
 from tts_search.generators.memory import available_memory
 from tts_search.generators.transformers.generator import TransformersGenerator
 from tts_search.generators.transformers.placement import placement
-from tts_search.scorers.reward_model import load_sequence_classifier
+from tts_search.scorers.reward_heads import load_sequence_classifier
 
 GIB = 2**30
 OLD = frozenset({"sse2", "avx2", "avx512f"})

@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tts_search import discovery
+from tts_search.errors import TTSError
 from tts_search.models import EMBEDDED
 from tts_search.options import GENERATORS
 from tts_search.options import SCORERS as OWN_SCORERS
 from tts_search.scorers.aggregate import AGGREGATIONS
+from tts_search.scorers.published import is_checkpoint
 from tts_search.selection.selectors import SELECTORS
 from tts_search.selection.votes import EXTRACTS
 from tts_search.strategies.naming import EFFORTS, STRATEGIES
@@ -132,12 +134,24 @@ EngineArgs = Annotated[
         "[cyan]dtype=float32[/cyan]; vLLM's own, too. May be given again.",
     ),
 ]  # fmt: skip
+
+
+def _scorer(name: str) -> str | None:
+    """A name, or a reward model: a folder that is there, or the id of a repository."""
+    if is_checkpoint(name) and ":" not in name:
+        here = Path(name).expanduser().exists()
+        if not here and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
+            raise typer.BadParameter(f"{name!r} is not there: give the folder of a reward model, or a hub id")
+        return name
+    return _choice(SCORERS, discovery.SCORERS)(name)
+
+
 ScorerName = Annotated[
     str,
     typer.Option(
-        "--scorer", metavar="NAME", rich_help_panel=_MODEL, callback=_choice(SCORERS, discovery.SCORERS),
-        help=f"What scores the steps: {_names(SCORERS)} {_OBJECT}. [cyan]sprm[/cyan] is the model's own head, "
-        "[cyan]auto[/cyan] too if it has one.",
+        "--scorer", metavar="NAME", rich_help_panel=_MODEL, callback=_scorer,
+        help=f"What scores the steps: {_names(SCORERS)}, the folder or hub id of a reward model, {_OBJECT}. "
+        "[cyan]sprm[/cyan] is the model's own head, [cyan]auto[/cyan] too if it has one.",
     ),
 ]  # fmt: skip
 
@@ -303,13 +317,13 @@ RepetitionPenalty = Annotated[
 
 def _files(paths: list[Path] | None) -> list[Path]:
     """Refuse at once what could not be written after a long search."""
-    from tts_search.export.files import FORMATS
+    from tts_search.export.files import check_writable
 
     for path in paths or []:
-        if path.suffix.lower() not in FORMATS:
-            raise typer.BadParameter(f"{path.name!r} names no known form: end it in {', '.join(FORMATS)}")
-        if not path.absolute().parent.is_dir():
-            raise typer.BadParameter(f"there is no folder {str(path.parent)!r}")
+        try:
+            check_writable(path)
+        except TTSError as error:
+            raise typer.BadParameter(str(error)) from error
     return paths or []
 
 
@@ -318,16 +332,23 @@ Save = Annotated[
     typer.Option(
         "--save", metavar="FILE", rich_help_panel=_OUTPUT, callback=_files,
         help="Write the whole search tree: .html is a page to explore it in, .json keeps everything; "
-        "also .graphml, .png, .svg, .pdf, .txt. Give it again for another form.",
+        "also .graphml, .png, .svg, .pdf, .txt. Give it again for another form. A file that is there is replaced.",
     ),
 ]  # fmt: skip
 Json = Annotated[
     bool, typer.Option("--json", metavar="", rich_help_panel=_OUTPUT, help="Print one JSON object and nothing else.")
 ]
+
+
+def _quiet(help: str) -> Any:
+    return typer.Option("--quiet", "-q", metavar="", rich_help_panel=_OUTPUT, help=help)
+
+
 Quiet = Annotated[
-    bool,
-    typer.Option("--quiet", "-q", metavar="", rich_help_panel=_OUTPUT, help="Print the answer alone; no progress."),
+    bool, _quiet("Print the answer alone: no thinking, no candidates, no progress. Warnings and errors still come.")
 ]
+QuietTable = Annotated[bool, _quiet("Print the tables alone, as Markdown: no progress, no colours. Errors still come.")]
+
 Debug = Annotated[
     bool,
     typer.Option(

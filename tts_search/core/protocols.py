@@ -113,7 +113,9 @@ class Request:
     A generator reports progress by `on_tokens(count)`, on the thread of the event loop: an engine that tells nothing
     and returns nothing for long is taken for hung. `on_delta(sample, ids)`, if given, streams: it is called with the
     place of the seed and the ids that came, in order, all of them before the completion is returned, by engines that
-    can; nothing is missing where one does not.
+    can; nothing is missing where one does not. `on_completion(sample, completion)`, if given, is called as each is done
+    by engines that say so with an attribute `reports_completions = True`: what is done can be kept then, whatever
+    becomes of the others. What it is told is returned, too.
     """
 
     prefix: Sequence[int]
@@ -124,6 +126,7 @@ class Request:
     tree: int = 0
     on_tokens: Callable[[int], None] | None = None
     on_delta: Callable[[int, Sequence[int]], None] | None = None
+    on_completion: Callable[[int, Completion], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +167,11 @@ class Tokenizer(Vocabulary, Protocol):
 
 @runtime_checkable
 class Generator(Protocol):
-    """An engine that continues token sequences. Calls overlap freely; the engine batches what is in flight."""
+    """An engine that continues token sequences. Calls overlap freely; the engine batches what is in flight.
+
+    A method is called where a generator has it: `remark(question)` returns what a user should know of a question that
+    the model is not made for, or None; it becomes one of the result's warnings.
+    """
 
     @property
     def name(self) -> str:
@@ -204,21 +211,27 @@ class Scores(list[Sequence[float]]):
     """What a scorer may return instead of a plain list: step scores per trajectory, and what they cost.
 
     `tokens` were run through a model of the scorer's own; they are charged to `Usage.scored_tokens`, not to the budget.
+    `unread` says why some rows are shorter than their trajectories have steps, and what to do about it: what is behind
+    is beyond what the scorer can read. It has no score, the path is worth what its scored steps are, and the result has
+    a warning. Without `unread` a short row is an error.
     """
 
-    def __init__(self, values: Iterable[Sequence[float]] = (), *, tokens: int = 0) -> None:
+    def __init__(self, values: Iterable[Sequence[float]] = (), *, tokens: int = 0, unread: str | None = None) -> None:
         super().__init__(values)
         self.tokens = tokens
+        self.unread = unread
 
 
 @runtime_checkable
 class Scorer(Protocol):
     """Values reasoning steps. Synchronous, because third-party reward models are.
 
-    Four attributes are read where a scorer has them: `aggregation`, the name or function by which its step scores
+    Six attributes are read where a scorer has them: `aggregation`, the name or function by which its step scores
     become a trajectory's unless the user says otherwise; `concurrency`, how many calls may overlap (1); `inline`,
-    whether a call is too quick to be worth a thread (False); and `score_new`, a method like `score` that returns the
-    scores of the steps behind `Trajectory.known_scores` alone, called instead of it: a step more then costs a step.
+    whether a call is too quick to be worth a thread (False); `at_step_tokens`, whether it can judge no step but one
+    that ends with a step token, as a head (False: the end of a response ends its last step); `warnings`, what a reader
+    of every result should know of it (texts); and `score_new`, a method like `score` that returns the scores of the
+    steps behind `Trajectory.known_scores` alone, called instead of it: a step more then costs a step.
     """
 
     def score(self, trajectories: Sequence[Trajectory]) -> Sequence[Sequence[float]]:

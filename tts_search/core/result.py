@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -10,6 +11,7 @@ from typing import Any
 
 from tts_search.core.budget import Usage
 from tts_search.core.tree import Tree
+from tts_search.errors import shown, told
 
 
 class StopReason(StrEnum):
@@ -33,11 +35,25 @@ class Step:
     score: float | None
 
 
+NEAR_ZERO = 0.05
+
+
+def doubt(score: float | None, steps: Sequence[Step]) -> tuple[str, ...]:
+    """A warning, where the path that was answered from is one that its scorer thinks wrong.
+
+    A product over many good steps is small, too: some step must be more likely wrong than right.
+    """
+    worst = min((step.score for step in steps if step.score is not None), default=1.0)
+    if score is None or score >= NEAR_ZERO or worst >= 0.5:
+        return ()
+    return (f"the best path has a score of {score:.2f}, so that its scorer takes even this one for wrong",)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A path that may be answered from.
 
-    `node` is the index of its last thinking node, `score` its aggregated step scores (None where nothing scores steps),
+    `node` is the index of its last thinking node, `score` its aggregated step scores (None where none was scored),
     `mean_logprob` the mean log-probability of its sampled tokens (the answer's included where there is one). `answer`
     is None until the path was answered, `vote` is what majorities count: the answer's final expression, None without
     one.
@@ -79,16 +95,19 @@ class SearchResult:
     index: int = 0  # the question's place in `search_many`
     comparer: str | None = None  # who said which votes mean the same, None where nobody had to
     warnings: tuple[str, ...] = ()  # what a reader should know
+    step_rule: str = ""  # what ended steps, as it would be typed
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types: everything but the tree."""
+        """Plain JSON types: everything but the tree. JSON has no infinities: one is written as a text."""
         raw = {name: getattr(self, name) for name in self.__slots__ if name != "tree"}
         raw["steps"] = [asdict(step) for step in self.steps]
-        raw["candidates"] = [asdict(candidate) for candidate in self.candidates]
+        raw["candidates"] = [
+            {**asdict(candidate), "mean_logprob": _finite(candidate.mean_logprob)} for candidate in self.candidates
+        ]
         raw["usage"] = asdict(self.usage)
         raw["stop_reason"] = str(self.stop_reason)
         raw["question"] = _plain(self.question)
-        raw["error"] = None if self.error is None else f"{type(self.error).__name__}: {self.error}"
+        raw["error"] = None if self.error is None else told(self.error)
         return raw
 
     def to_json(self, *, indent: int | None = None) -> str:
@@ -96,10 +115,23 @@ class SearchResult:
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)
 
 
+def _finite(logprob: float) -> float | str:
+    """Minus infinity, of a token whose probability underflowed, as protobuf's JSON writes it."""
+    return logprob if math.isfinite(logprob) else "-Infinity"
+
+
 def _plain(question: Any) -> Any:
     """A question as JSON takes it, also one that was none."""
     if isinstance(question, str):
         return question
     if isinstance(question, Sequence) and all(isinstance(turn, Mapping) for turn in question):
-        return [dict(turn) for turn in question]
-    return repr(question)
+        try:
+            return json.loads(json.dumps([dict(turn) for turn in question], default=_number))
+        except (TypeError, ValueError):
+            return shown(question)
+    return shown(question)
+
+
+def _number(value: Any) -> Any:
+    """A number of numpy's as one of Python's; anything else as it is written."""
+    return value.item() if hasattr(value, "item") else shown(value)

@@ -14,20 +14,22 @@ import time
 from collections.abc import Callable, Sequence
 from collections.abc import Generator as PlanGenerator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 from tts_search.core.answering import Answers
 from tts_search.core.budget import Budget, Usage
 from tts_search.core.draw import Draw
 from tts_search.core.events import Event, Failed, Finished, Grown, Sampled, Started
-from tts_search.core.job import Job
+from tts_search.core.job import Job, Rechoice
 from tts_search.core.protocols import Expand, Generator, Question, Until
-from tts_search.core.result import SearchResult, Step, StopReason
+from tts_search.core.result import SearchResult, Step, StopReason, doubt
 from tts_search.core.sampler import GENERATOR_SECONDS, Sampler
-from tts_search.core.scoring import Scoring, Valuation
+from tts_search.core.scoring import StepScoring, Valuation
 from tts_search.core.tree import Node, Tree
 from tts_search.errors import InvalidInputError, StrategyError, TTSError, shown, told
 from tts_search.segmentation import Phase
+from tts_search.thinking import spoken_thought
 
 T = TypeVar("T")
 
@@ -40,7 +42,7 @@ POLL_SECONDS = 0.05  # how soon a halt is seen
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runner:
-    """Everything that the questions of one searcher share: an engine and a scorer.
+    """Everything that the questions of one searcher share: an engine and a scorer. `clock` counts a search's seconds.
 
     Of a job, `max_tokens` bounds the thinking of one path, `answer_tokens` its answer. Of a budget a quarter, but no
     more than `answer_tokens`, is kept for the answer; the whole quarter if the selector wants every candidate answered.
@@ -52,8 +54,23 @@ class Runner:
     """
 
     generator: Generator
-    scoring: Scoring | None
+    scoring: StepScoring | None
     generator_seconds: float | None = GENERATOR_SECONDS
+    clock: Callable[[], float] = time.perf_counter
+
+    def prompt_of(self, question: Question, job: Job) -> tuple[int, ...]:
+        """The token ids that the model is asked with.
+
+        Raises:
+            InvalidInputError: the model's context leaves no room for a response.
+        """
+        prompt, context = self.generator.tokenizer.render(_prompt(question, job.system)), self.generator.context_tokens
+        if context - len(prompt) < 2:
+            raise InvalidInputError(
+                f"the question is {len(prompt)} tokens long, and the model's context holds {context}: shorten the "
+                "question, or use a model with a longer context"
+            )
+        return prompt
 
     async def run(self, question: Question, job: Job) -> SearchResult:
         """Search one question to its answer.
@@ -73,13 +90,8 @@ class _Search:
         self.question = question
         self.job = job
         self.tokenizer = shared.generator.tokenizer
-        prompt = self.tokenizer.render(_prompt(question, job.system))
+        prompt = shared.prompt_of(question, job)
         self.room = shared.generator.context_tokens - len(prompt)
-        if self.room < 2:
-            raise InvalidInputError(
-                f"the question is {len(prompt)} tokens long, and the model's context holds "
-                f"{shared.generator.context_tokens}: shorten the question, or use a model with a longer context"
-            )
         self.thinking_room = min(job.max_tokens, self.room - min(job.answer_tokens, self.room // 4))
         self.tree = Tree(question, prompt, job.segmenter, self.tokenizer.decode, job.seed)
         quarter = 0 if job.budget is None else job.budget // 4
@@ -94,6 +106,7 @@ class _Search:
             job.seed,
             self._report if job.on_event or job.halt or job.seconds is not None else None,
             shared.generator_seconds,
+            self.thinking_room if job.closes_steps else None,
         )
         self.valuation = None if shared.scoring is None else Valuation(shared.scoring, job.aggregate)
         self.answers = Answers(
@@ -112,7 +125,7 @@ class _Search:
         self.task: asyncio.Task[SearchResult] | None = None
 
     async def run(self) -> SearchResult:
-        started = time.perf_counter()
+        started = self.shared.clock()
         self._emit(Started(self.question, self.tree, self.job.budget))
         if self.broken is not None:
             raise self.broken
@@ -141,6 +154,11 @@ class _Search:
             await self._finish_best()
         ends = self.ends or self.tree.leaves()
         candidates, chosen = await self.answers.choose(ends)
+        valuation, said = self.valuation, tuple[str, ...]()
+        if (again := self.job.rechoice) is not None:
+            valued, valuation = await self._value_again(ends, again)
+            candidates, chosen, said = await self.answers.choose_again(ends, again, valued if valuation else None)
+            ends = valued
         end = ends[chosen]
         text, answer = self.tree.split(self.answers.final(end))
         if not (text + answer).strip():
@@ -149,31 +167,82 @@ class _Search:
             reason = StopReason.BUDGET
         elif reason is StopReason.COMPLETED and not end.ended:
             reason = StopReason.LENGTH
-        scored = self.valuation is not None
         steps = self.tree.trajectory(end).steps
-        scores = end.step_scores if scored else (None,) * len(steps)
-        usage = replace(self.sampler.usage, saved_tokens=left, seconds=time.perf_counter() - started)
+        scores = () if valuation is None else end.step_scores
+        steps = tuple(Step(step, score) for step, score in zip_longest(steps, scores))
+        score = candidates[chosen].score
+        usage = replace(self.sampler.usage, saved_tokens=left, seconds=self.shared.clock() - started)
         return SearchResult(
             question=self.question,
             answer=answer,
             thinking=text,
-            steps=tuple(Step(step, score) for step, score in zip(steps, scores, strict=True)),
-            score=end.value if scored else None,
+            steps=steps,
+            score=score,
             stop_reason=reason,
             usage=usage,
             candidates=tuple(candidates),
             chosen=chosen,
             strategy=self.job.strategy_name,
-            selector=self.job.selector.name,
+            selector=(again or self.job).selector.name,
             model=self.shared.generator.name,
             seed=self.job.seed,
             budget=self.job.budget,
             tree=self.tree if self.job.keep_tree else None,
             comparer=self.answers.comparer,
-            warnings=self.answers.warnings,
+            step_rule=repr(self.job.segmenter.rule),
+            warnings=(
+                *self._unfit(),
+                *(() if valuation is None else valuation.warnings(ends)),
+                *doubt(score, steps),
+                *self._step_warnings(),
+                *self._thinking_warnings(end),
+                *self.answers.warnings,
+                *said,
+            ),
         )
 
+    def _step_warnings(self) -> list[str]:
+        """What to know of a step rule that found nothing where steps are scored."""
+        nodes = [node for node in self.tree if node.ids]
+        if self.valuation is None or not nodes or any(node.state.found for node in nodes):
+            return []
+        meaning = "each path was scored as one step" if self.job.closes_steps else "no path has a score"
+        return [
+            f"the step rule {self.job.segmenter.rule!r} found no step in anything that the model wrote, so that "
+            f'{meaning}: give step_rule= (--step) what this model writes between steps, such as "\\n\\n", or "auto"'
+        ]
+
+    def _thinking_warnings(self, end: Node) -> list[str]:
+        """What to know of thoughts that only their text gave away."""
+        final = self.answers.final(end)
+        if final.state.phase is not Phase.PLAIN:
+            return []
+        spoken = spoken_thought(self.tree.decode(self.tree.token_ids(final)))
+        if spoken is None:
+            return []
+        tags = (spoken.opening, spoken.closing)
+        return [
+            f"the model thinks between {tags[0]} and {tags[1]}, which its tokenizer does not announce, so that whole "
+            f"responses were searched: say thinking_tags={tags!r} (--thinking-tags) to search its thoughts"
+        ]
+
+    def _unfit(self) -> tuple[str, ...]:
+        """What the engine says of a question that its model is not made for, if it says anything."""
+        remark = getattr(self.shared.generator, "remark", None)
+        said = None if remark is None else self._call("the generator's remark", remark, self.question)
+        return () if said is None else (str(said),)
+
     # The search.
+
+    async def _value_again(self, ends: Sequence[Node], again: Rechoice) -> tuple[Sequence[Node], Valuation | None]:
+        """The ends as the other choice values them, and by what; None where nothing scores them."""
+        scoring = again.scoring or self.shared.scoring
+        if scoring is None:
+            return ends, None
+        valuation = Valuation(scoring, again.aggregate)
+        ends, tokens = await valuation.value_again(self.tree, ends, score=again.scoring is not None)
+        self.sampler.usage += Usage(scored_tokens=tokens)
+        return ends, valuation
 
     async def _search(self, started: float) -> StopReason:
         """Follow the plan until it ends, or the budget, the clock, the user or a decided race ends it."""
@@ -181,10 +250,11 @@ class _Search:
         deadline = math.inf if self.job.seconds is None else started + self.job.seconds
         try:
             while not plan.done():
-                wait = None if deadline == math.inf and self.job.halt is None else POLL_SECONDS
-                await asyncio.wait({plan}, timeout=wait)
+                left = max(0.0, deadline - self.shared.clock())
+                wait = POLL_SECONDS if self.job.halt is not None else left
+                await asyncio.wait({plan}, timeout=None if wait == math.inf else wait)
                 halted = self.job.halt is not None and self.job.halt.is_set()
-                if not plan.done() and (halted or time.perf_counter() >= deadline):
+                if not plan.done() and (halted or self.shared.clock() >= deadline):
                     plan.cancel()
                     await asyncio.wait({plan})
                     self.sampler.count_cancelled()

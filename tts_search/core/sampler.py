@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import operator
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -33,6 +34,7 @@ class Sampler:
     `usage` is its account so far. `clipped` says that the budget cut a sample off, or did not pay for one. `on_tokens`,
     if given, is called with the count of sampled tokens, those in flight included, as it grows. `seconds` limits an
     engine's silence: the time of a whole request where nobody wants to hear of tokens, which costs an engine something.
+    `closing_room` is how long a path may get, where the end of one ends its last step.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class Sampler:
         seed: int,
         on_tokens: Callable[[int], None] | None,
         seconds: float | None = GENERATOR_SECONDS,
+        closing_room: int | None = None,
     ) -> None:
         self.tree = tree
+        self._closing_room = closing_room
         self.generator = generator
         self.segmenter = segmenter
         self.sampling = sampling
@@ -69,11 +73,16 @@ class Sampler:
         self._ended: Counter[Until] = Counter()  # draws that came to their own end, and their sampled tokens
         self._ended_tokens: Counter[Until] = Counter()
 
-    def draw(self, node: Node, until: Until, want: int) -> Draw:
-        """The next sample from `node`; the draws of a node are numbered over the whole search."""
+    def draw(self, node: Node, until: Until, want: int, *, answers: bool = False) -> Draw:
+        """The next sample from `node`; the draws of a node are numbered over the whole search.
+
+        One that `answers` goes on behind the end of the path.
+        """
         number = self._draws[node.index]
         self._draws[node.index] += 1
-        return Draw(node, number, until, want, node.state)
+        room = None if answers else self._closing_room
+        is_last = room is not None and node.length + want >= room
+        return Draw(node, number, until, want, node.state, closes_step=room is not None, is_last=is_last)
 
     async def sample(self, draws: Sequence[Draw]) -> None:
         """Take every draw to its ending, as far as the budget goes."""
@@ -205,6 +214,7 @@ class Sampler:
 
         def on_tokens(count: int) -> None:
             nonlocal heard
+            count = max(0, operator.index(count))
             now = loop.time()
             if seconds is not None and now - heard > seconds / 8 and not clock.expired():  # thousands come a second
                 heard = now

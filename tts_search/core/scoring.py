@@ -12,12 +12,14 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any, Protocol
 
 from tts_search.core.protocols import Scorer, Scores
 from tts_search.core.tree import Node, Trajectory, Tree
 from tts_search.errors import InvalidInputError, ScorerError, TTSError, told
 
 SCORER_SECONDS = 600.0
+MOST_NAMED = 4  # candidates in a warning
 
 Score = Callable[[Sequence[Trajectory]], Sequence[Sequence[float]]]
 
@@ -54,11 +56,11 @@ class Scoring:
         self._method: Score = getattr(scorer, "score_new", scorer.score)
         self._turns = asyncio.Semaphore(concurrency)
 
-    async def score(self, trajectories: Sequence[Trajectory]) -> tuple[list[tuple[float, ...]], int]:
+    async def score(self, trajectories: Sequence[Trajectory]) -> tuple[Scores, int]:
         """Step scores of each trajectory, and how many tokens the scorer ran through a model of its own.
 
         The scores are those of the steps behind `known_scores` where the scorer can go on from them (`only_new`), else
-        one for every step.
+        one for every step; fewer where the scorer says that it could read no further (`Scores.unread`).
 
         Raises:
             ScorerError: the scorer raised, hung, or returned too few or too many scores, NaN, or values outside [0, 1].
@@ -85,20 +87,38 @@ class Scoring:
             if isinstance(raised, TTSError):
                 raise raised from None
             raise ScorerError(f"scorer {name} raised {told(raised)}") from raised
-        _check(name, checked, due)
-        return checked, scores.tokens if isinstance(scores, Scores) else 0
+        unread = scores.unread if isinstance(scores, Scores) and isinstance(scores.unread, str) else None
+        _check(name, checked, due, whole=unread is None)
+        tokens = scores.tokens if isinstance(scores, Scores) else 0
+        return Scores(checked, tokens=tokens, unread=unread), tokens
 
     async def _in_turn(self, trajectories: Sequence[Trajectory]) -> Sequence[Sequence[float]]:
         await self._turns.acquire()
         return await _Call(self._method, trajectories, self._turns).begin(self.seconds)
 
 
+class StepScoring(Protocol):
+    """Whoever answers for a scorer: `Scoring`, or a log of what it said."""
+
+    only_new: bool
+
+    @property
+    def scorer(self) -> Scorer | None:
+        """The scorer, None where it is not at hand."""
+        ...
+
+    async def score(self, trajectories: Sequence[Trajectory]) -> tuple[Scores, int]:
+        """See `Scoring.score`."""
+        ...
+
+
 class Valuation:
     """From a scorer's step scores to what a path is worth, going on from its parent's: a step more costs a step."""
 
-    def __init__(self, scoring: Scoring, aggregate: Callable[[Sequence[float]], float]) -> None:
+    def __init__(self, scoring: StepScoring, aggregate: Callable[[Sequence[float]], float]) -> None:
         self._scoring = scoring
         self._aggregate = aggregate
+        self._unread = ""  # why the scorer left steps without a score
 
     async def value(self, tree: Tree, nodes: Sequence[Node]) -> tuple[list[Node], int]:
         """The nodes with scores and values, and how many tokens the scorer ran through a model of its own.
@@ -108,7 +128,39 @@ class Valuation:
             InvalidInputError: the aggregation raised, or returned no number.
         """
         scores, tokens = await self._scoring.score(tuple([tree.trajectory(node) for node in nodes]))
-        return [self._valued(node, steps) for node, steps in zip(nodes, scores, strict=True)], tokens
+        self._unread = scores.unread or self._unread
+        return [self._valued(node, tuple(steps)) for node, steps in zip(nodes, scores, strict=True)], tokens
+
+    def warnings(self, ends: Sequence[Node]) -> tuple[str, ...]:
+        """What a reader of a result with these candidates should know of their scores."""
+        said: object = getattr(self._scoring.scorer, "warnings", ())
+        own = [text for text in said if isinstance(text, str)] if isinstance(said, list | tuple) else []
+        short = [
+            f"candidate {number} (step {read + 1} of {end.step_count} is the first without a score)"
+            for number, end in enumerate(ends)
+            if (read := len(end.step_scores)) < end.step_count
+        ]
+        if not short:
+            return (*own,)
+        named = ", ".join(short[:MOST_NAMED]) + (f" and {len(short) - MOST_NAMED} more" * (len(short) > MOST_NAMED))
+        count = f"{len(short)} of {len(ends)} candidates"
+        return (*own, f"{count} could not be scored to the end: {named}; {self._unread}")
+
+    async def value_again(self, tree: Tree, nodes: Sequence[Node], *, score: bool) -> tuple[list[Node], int]:
+        """Copies of finished paths' ends, valued by this aggregation: from the scores they have, or (`score`) anew.
+
+        Raises: as `value`.
+        """
+        scores, tokens = [node.step_scores for node in nodes], 0
+        if score:
+            found, tokens = await self._scoring.score(tuple([_unscored(tree.trajectory(node)) for node in nodes]))
+            self._unread = found.unread or self._unread
+            scores = [tuple(steps) for steps in found]
+        values = [self._aggregated(None, steps)[1] for steps in scores]
+        return [
+            replace(node, new_step_scores=steps, rescored=True, carry=None, value=value)
+            for node, steps, value in zip(nodes, scores, values, strict=True)
+        ], tokens
 
     def _valued(self, node: Node, scores: tuple[float, ...]) -> Node:
         assert node.up is not None
@@ -117,23 +169,44 @@ class Valuation:
             known = node.up.step_scores
             rescored = scores[: len(known)] != known
             scores = scores if rescored else scores[len(known) :]
-        carry = None if rescored else node.up.carry
+        carry, value = self._aggregated(None if rescored else node.up, scores)
+        return replace(node, new_step_scores=scores, rescored=rescored, value=value, carry=carry)
+
+    def _aggregated(self, up: Node | None, scores: Sequence[float]) -> tuple[Any, float]:
+        """What to go on from, and the value: of these scores, behind those of the path up to `up`."""
+        carry = None if up is None else up.carry
         extend = getattr(self._aggregate, "extend", None)
         try:
-            if extend is not None:
+            if not scores and (up is None or not up.step_scores):
+                value = 0.0  # nothing of it could be read
+            elif extend is not None:
                 carry = extend(carry, scores)
                 value = self._aggregate.value(carry)  # pyright: ignore[reportFunctionMemberAccess]
             else:
-                value = self._aggregate(scores if rescored else (*node.up.step_scores, *scores))
+                value = self._aggregate(scores if up is None else (*up.step_scores, *scores))
             value = float(value)
         except BaseException as error:
             raise InvalidInputError(f"{self._name()} raised {told(error)}") from error
         if not math.isfinite(value):
-            raise InvalidInputError(f"{self._name()} returned {value} for {node.step_count} steps: a number is due")
-        return replace(node, new_step_scores=scores, rescored=rescored, value=value, carry=carry)
+            steps = len(scores) + (0 if up is None else up.step_count)
+            raise InvalidInputError(f"{self._name()} returned {value} for {steps} steps: a number is due")
+        return carry, value
 
     def _name(self) -> str:
         return f"aggregation={getattr(self._aggregate, '__name__', type(self._aggregate).__qualname__)}"
+
+
+def _unscored(path: Trajectory) -> Trajectory:
+    """The path as if nothing had scored it."""
+    return Trajectory(
+        question=path.question,
+        prompt_ids=path.prompt_ids,
+        token_ids=path.token_ids,
+        step_ends=path.step_ends,
+        token_scores=path.token_scores,
+        known_scores=(),
+        decode=path.decode,
+    )
 
 
 class _LateError(Exception):
@@ -189,11 +262,11 @@ class _Call:
             self._answer.set_result(outcome)
 
 
-def _check(name: str, scores: Sequence[Sequence[float]], due: Sequence[int]) -> None:
+def _check(name: str, scores: Sequence[Sequence[float]], due: Sequence[int], *, whole: bool) -> None:
     if len(scores) != len(due):
         raise ScorerError(f"scorer {name} returned {len(scores)} lists of scores for {len(due)} trajectories")
     for steps, count in zip(scores, due, strict=True):
-        if len(steps) != count:
+        if len(steps) > count or (whole and len(steps) < count):
             raise ScorerError(f"scorer {name} returned {len(steps)} scores for {count} steps")
         for number, score in enumerate(steps, start=1):
             if not 0.0 <= score <= 1.0:  # nor is NaN
