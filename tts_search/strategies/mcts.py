@@ -47,19 +47,13 @@ class MCTS(Typed):
     leaves: int = 1
 
     def __post_init__(self) -> None:
-        if self.children < 1 or self.leaves < 1 or not (self.exploration or 0) >= 0 or not 0 <= self._share < 1:
-            raise InvalidInputError(
-                f"MCTS needs children >= 1, leaves >= 1, exploration >= 0 (or None) and 0 <= finishing < 1: {self}"
-            )
+        if self.children < 1 or self.leaves < 1 or not (self.exploration or 0) >= 0 or not 0 <= (self.finishing or 0) < 1:
+            raise InvalidInputError(f"MCTS needs children, leaves >= 1, exploration >= 0, 0 <= finishing < 1: {self}")
         if self.selection not in ("uct", "puct") or self.backup not in ("mean", "max"):
             raise InvalidInputError(f'MCTS selects by "uct" or "puct" and backs up "mean" or "max": {self}')
 
-    @property
-    def _share(self) -> float:
-        default = FINISHING if self.exploration is None else 0.0
-        return default if self.finishing is None else self.finishing
-
     def __call__(self, tree: Tree) -> Plan:
+        share = (FINISHING if self.exploration is None else 0) if self.finishing is None else self.finishing
         stats, tokens, finished = Statistics(tree, backup=self.backup), 0, 0
         try:
             while chosen := self._select(stats):
@@ -69,7 +63,7 @@ class MCTS(Typed):
                     for leaf in chosen:
                         stats.unmark(leaf)
                 tokens += sum(stats.back_up(leaf, children) for leaf, children in zip(chosen, grown, strict=True))
-                if stats.room[0] and finished < self._share * (tokens + finished):
+                if stats.room[0] and finished < share * (tokens + finished):
                     best = stats.walk(lambda _: stats.value)
                     (ended,) = yield [Expand(best, 1, Until.THOUGHT)]
                     finished += stats.back_up(best, ended)
