@@ -12,7 +12,8 @@ from typing import ClassVar, Literal
 from tts_search.core.protocols import Expand, Plan, Until
 from tts_search.core.tree import Node, Tree
 from tts_search.errors import InvalidInputError
-from tts_search.strategies.statistics import Statistics, puct, uct
+from tts_search.strategies.bounds import puct, uct
+from tts_search.strategies.statistics import Statistics
 from tts_search.strategies.typed import Typed
 
 FINISHING = 0.25  # of all tokens
@@ -47,7 +48,8 @@ class MCTS(Typed):
     leaves: int = 1
 
     def __post_init__(self) -> None:
-        if self.children < 1 or self.leaves < 1 or not (self.exploration or 0) >= 0 or not 0 <= (self.finishing or 0) < 1:
+        shares = (self.exploration or 0) >= 0 and 0 <= (self.finishing or 0) < 1
+        if self.children < 1 or self.leaves < 1 or not shares:
             raise InvalidInputError(f"MCTS needs children, leaves >= 1, exploration >= 0, 0 <= finishing < 1: {self}")
         if self.selection not in ("uct", "puct") or self.backup not in ("mean", "max"):
             raise InvalidInputError(f'MCTS selects by "uct" or "puct" and backs up "mean" or "max": {self}')
@@ -75,7 +77,7 @@ class MCTS(Typed):
     def _select(self, stats: Statistics) -> list[Node]:
         """Up to `leaves` different leaves, each by a walk from the root along the highest bound."""
         bound = uct if self.selection == "uct" else puct
-        c = math.sqrt(2) * stats.spread if self.exploration is None else self.exploration
+        c = math.sqrt(2) * float(stats.spread) if self.exploration is None else self.exploration
         chosen: list[Node] = []
         while len(chosen) < self.leaves and stats.room[0]:
             chosen.append(stats.walk(lambda parent: bound(stats, parent, c)))

@@ -1,12 +1,12 @@
-"""What a tree search counts per node (visits, backed-up values, where there is room to grow), and where to go by it."""
+"""What a tree search counts per node: visits, backed-up values, and where there is room to grow. Plain lists."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 from tts_search.core.tree import Node, Tree
+from tts_search.strategies.spread import Spread
 
 
 class Statistics:
@@ -22,12 +22,7 @@ class Statistics:
         self.visits = [0]
         self.worth = [0.0]  # the sum, or the maximum, of the values at or below
         self.room = [1]
-        self._count, self._mean, self._deviations = 0, 0.0, 0.0  # of all values; the last squared and summed
-
-    @property
-    def spread(self) -> float:
-        """The standard deviation of all values seen, 0 before there are two."""
-        return math.sqrt(self._deviations / (self._count - 1)) if self._count > 1 else 0.0
+        self.spread = Spread()
 
     def walk(self, bound: Callable[[Node], Callable[[Node], float]]) -> Node:
         """The open leaf that one comes to from the root along the child whose `bound(parent)` is highest."""
@@ -64,9 +59,8 @@ class Statistics:
         """Enter new children and add their values to every node above them; returns how many tokens they add."""
         if not children:
             return 0
-        missing = (
-            max(child.index for child in children) + 1 - len(self.visits)
-        )  # nodes that are not the search's own count for nothing
+        # Nodes that are not the search's own count for nothing.
+        missing = max(child.index for child in children) + 1 - len(self.visits)
         self.visits += [0] * missing
         self.worth += [0.0] * missing
         self.room += [0] * missing
@@ -80,11 +74,7 @@ class Statistics:
             self.visits[i] += len(children)
             self.worth[i] = self.worth[i] + total if self.backup == "mean" else max(self.worth[i], best)
             self.room[i] += room
-        for value in values:  # Welford's update, which no rounding makes negative
-            self._count += 1
-            away = value - self._mean
-            self._mean += away / self._count
-            self._deviations += away * (value - self._mean)
+        self.spread.add(values)
         return sum(child.length - leaf.length for child in children)
 
     def _upward(self, node: Node) -> Iterator[int]:
@@ -93,16 +83,3 @@ class Statistics:
         while index is not None:
             yield index
             index = nodes[index].parent
-
-
-def uct(stats: Statistics, parent: Node, c: float) -> Callable[[Node], float]:
-    """The upper confidence bound of a child of `parent`, c * sqrt(ln N / n) above its value."""
-    log = math.log(stats.visits[parent.index])  # at least 1: its children were visited through it
-    return lambda n: stats.value(n) + c * math.sqrt(log / stats.visits[n.index])
-
-
-def puct(stats: Statistics, parent: Node, c: float) -> Callable[[Node], float]:
-    """AlphaZero's bound, c * p * sqrt(N) / (1 + n) above the value, where p is the share of its siblings' values."""
-    total = math.fsum(n.value for n in stats.tree.children(parent)) or 1.0
-    weight = c * math.sqrt(stats.visits[parent.index])
-    return lambda n: stats.value(n) + weight * (n.value / total) / (1 + stats.visits[n.index])
