@@ -42,7 +42,7 @@ class Body:
     def of(
         self, request: Request, prompt: Sequence[int] | str, seed: int, max_tokens: int, drawn: Mapping[str, Any]
     ) -> bytes:
-        """The body for one completion, as JSON; `drawn` says more of how tokens are drawn (`Settings.fields`).
+        """The body for one completion, as JSON; `drawn` says more of how tokens are drawn (`Drawing.fields`).
 
         A prompt of ids brings vLLM's and SGLang's own fields with it, which other servers ignore; a text prompt only
         those of OpenAI's, because hosted services refuse what they do not know.

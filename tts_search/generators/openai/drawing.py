@@ -22,7 +22,7 @@ HONEST = ("vllm", "sglang", "llamacpp")  # `owned_by` in their lists of models
 
 
 @dataclass(slots=True)
-class Settings:
+class Drawing:
     """What one server is told of a sampling, and what it made of it.
 
     `own` are the model's settings, which nobody asked for by name. `kind` is who the server says it is. `refuses` is
