@@ -137,7 +137,7 @@ def _looking(app: FastAPI, service: Service) -> None:
     @app.get("/v1/searches/{name}/events")
     async def events(request: Request, name: str) -> Response:
         found = service.searches.find(service.who(request), name)
-        return LiveStream(watch(found), nullcontext(), service.limits.keep_alive_seconds, {})
+        return LiveStream(watch(found), nullcontext(lambda: found.over), service.limits.keep_alive_seconds, {})
 
     @app.delete("/v1/searches/{name}")
     async def cancel(request: Request, name: str) -> Response:

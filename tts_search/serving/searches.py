@@ -71,13 +71,13 @@ class Search:
         return self.ended is not None
 
     @contextmanager
-    def client(self, linger: float) -> Iterator[None]:
-        """A connection that waits for the answer."""
+    def client(self, linger: float) -> Iterator[Callable[[], bool]]:
+        """A connection that waits for the answer; gives whether the search is over."""
         self.clients += 1
         if self._leaving is not None:
             self._leaving.cancel()
         try:
-            yield
+            yield lambda: self.over
         finally:
             self.clients -= 1
             if not self.clients and not self.over:
