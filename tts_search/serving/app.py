@@ -58,14 +58,16 @@ def create_app(
     hosts: Collection[str] | None = (),
     origins: Collection[str] = (),
     log_prompts: bool = False,
+    idle_seconds: float | None = 15.0,
 ) -> FastAPI:
     """The server as an ASGI application, which owns the searcher from its start on and closes it at its end.
 
     `open_another` makes a searcher like it when the engine dies. `hosts` are names that the server may be called by,
-    None any; `origins` those web pages that may call it from a browser.
+    None any; `origins` those web pages that may call it from a browser. An engine that is idle for `idle_seconds` is
+    asked for a token, so that `/health` knows; None spares it.
     """
     check_default(served)
-    supervisor = Supervisor(searcher, open_another, restarts=served.limits.restarts)
+    supervisor = Supervisor(searcher, open_another, restarts=served.limits.restarts, idle_seconds=idle_seconds)
     service = Service(supervisor, served, keys or Keys(), log_prompts=log_prompts)
 
     @asynccontextmanager

@@ -148,6 +148,7 @@ class Search:
         """On the searcher's thread, thousands of times a second: it only notes."""
         if isinstance(event, Sampled):
             self.sampled = event.sampled_tokens
+            self._supervisor.heard += 1
             now = time.monotonic()
             if self.first_token is None and event.sampled_tokens:
                 self.first_token = now
