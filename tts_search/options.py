@@ -29,7 +29,7 @@ from tts_search.log.file import SearchLog
 from tts_search.models import EMBEDDED
 from tts_search.scorers.aggregate import Aggregation, resolve_aggregation
 from tts_search.scorers.engine_sprm import EngineSPRM
-from tts_search.scorers.published import is_checkpoint, load_scorer
+from tts_search.scorers.published import is_checkpoint, read_scorer
 from tts_search.segmentation import DEFAULT_STEP_RULE, Segmenter, StepRule
 from tts_search.selection.selectors import resolve_selector
 from tts_search.selection.votes import Extract, means_values, merge_votes, resolve_extract
@@ -335,7 +335,7 @@ def resolve_scorer(scorer: ScorerLike, engine: Generator) -> Scorer | None:
         _no_class("scorer", scorer)
         return _complete("scorer", scorer, Scorer)
     if scorer not in SCORERS and is_checkpoint(scorer) and scorer not in discovery.installed(discovery.SCORERS):
-        return load_scorer(scorer)
+        return read_scorer(scorer)
     if scorer not in SCORERS:
         return discovery.instantiate(discovery.load(discovery.SCORERS, scorer, SCORERS), Scorer, f"scorer {scorer!r}")
     if engine.head_config is None:

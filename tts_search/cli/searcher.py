@@ -18,6 +18,7 @@ from tts_search.discovery import instantiate
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
 from tts_search.options import GENERATORS, is_url
+from tts_search.scorers.published import is_checkpoint
 from tts_search.strategies import naming
 from tts_search.written import bind
 
@@ -105,7 +106,9 @@ def open_searcher(
 
 
 def _scorer(name: str) -> Any:
-    return make_object(name, "--scorer", Scorer) if ":" in name else None if name == "none" else name
+    if ":" in name and not is_checkpoint(name):
+        return make_object(name, "--scorer", Scorer)
+    return None if name == "none" else name
 
 
 def _function(name: str | None, option: str) -> Any:
