@@ -39,6 +39,7 @@ from tts_search.options import (
 )
 from tts_search.segmentation import Segmenter, as_rule
 from tts_search.selection.votes import extract_name
+from tts_search.thinking import ThinkingTags
 
 ENGINE_CLOSING_SECONDS = 120.0  # how long an engine may take to end
 
@@ -118,6 +119,7 @@ class Searcher:
             else repr(scorer),
             "aggregation": getattr(usual.aggregate, "__name__", type(usual.aggregate).__qualname__),
             "step_rule": repr(usual.segmenter.rule),
+            **({} if (tags := self._defaults.get("thinking_tags", "auto")) == "auto" else {"thinking_tags": tags}),
             "sampling": asdict(usual.sampling),
             "max_tokens": usual.max_tokens,
             "answer_tokens": usual.answer_tokens,
@@ -220,12 +222,12 @@ class Searcher:
             said["strategy"] = None
         return resolve_job(said, self.generator, self._scorer, self._segmenter)
 
-    def _segmenter(self, rule: StepRuleLike) -> Segmenter:
+    def _segmenter(self, rule: StepRuleLike, tags: ThinkingTags) -> Segmenter:
         """One for each rule: to make one takes a look at the whole vocabulary."""
         rule = as_rule(rule)
-        key = repr(rule) if not callable(rule) else f"{rule!r} {id(rule)}"
+        key = f"{tags!r} {rule!r} {id(rule) if callable(rule) else 0}"
         if key not in self._segmenters:
-            self._segmenters[key] = Segmenter(self.generator.tokenizer, rule)
+            self._segmenters[key] = Segmenter(self.generator.tokenizer, rule, thinking_tags=tags)
         return self._segmenters[key]
 
     async def _check(self, question: Question, job: Job) -> int:

@@ -149,6 +149,13 @@ def _head(name: str | None) -> str | None:
     return name
 
 
+ThinkingTags = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        "--thinking-tags", metavar="OPEN CLOSE", rich_help_panel=_MODEL, show_default="the model's own",
+        help="The texts around a thought, such as '<thought>' '</thought>', where the model's tokenizer does not tell.",
+    ),
+]  # fmt: skip
 Head = Annotated[
     str | None,
     typer.Option(
