@@ -39,7 +39,7 @@ HARMONY_TURN = (
 def tokenizer(folder: Path, *, opens: str = "", mentions: str = "", added: Sequence[str] = (), **own: Any) -> Any:
     """One without thinking tokens of its own, whose template ends the prompt with `opens`."""
     hf = train_tokenizer("merged", thinking=False)
-    tokens: list[str | AddedToken] = [AddedToken(text, special=False, normalized=False) for text in added]
+    tokens: Any = [AddedToken(text, special=False, normalized=False) for text in added]
     hf.add_tokens(tokens)
     hf.chat_template = HARMONY_TURN if "<|channel|>" in added else TURN + f"{{#- {mentions} -#}}{opens}"
     hf.save_pretrained(folder)

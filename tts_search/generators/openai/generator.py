@@ -30,7 +30,7 @@ from tts_search.generators.pretrained import PretrainedGenerator
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.generators.vllm.generator import read_config, score_in_engine
 from tts_search.generators.vllm.plugin import score_columns
-from tts_search.models import model_folder
+from tts_search.models import digest_files, model_folder, weights_of
 from tts_search.sprm.config import SPRMConfig
 from tts_search.thinking import ThinkingTags
 
@@ -80,6 +80,8 @@ class OpenAIGenerator(PretrainedGenerator):
         InvalidInputError, HeadMismatchError: a value that cannot be used, a head that does not fit.
     """
 
+    reports_completions = True
+
     def __init__(
         self,
         base_url: str,
@@ -127,6 +129,15 @@ class OpenAIGenerator(PretrainedGenerator):
         if not context or context < 2:
             raise InvalidInputError(f"context_tokens must be at least 2, got {context}: pass the model's limit")
         super().__init__(card.id, own_tokenizer, int(context), head_config, None)
+        self.fingerprint = {
+            "engine": "endpoint",
+            "address": self._endpoint.name,
+            "model": [card.id, card.root],
+            "exchanges": tokens,
+            "logprobs": logprobs,
+            "tokenizer": digest_files(folder, ("tokenizer.json", "tokenizer.model")),
+            "head": None if head_config is None else weights_of(folder if head == "auto" else Path(str(head))),
+        }
         self._completing = Completing.by(own_tokenizer, int(context), head_config)
         self._body = Body(model=card.id, columns=columns, logprobs=logprobs, session=session_in_body)
         self._sends_ids: bool | None = {"auto": None, "ids": True, "text": False}[tokens]
