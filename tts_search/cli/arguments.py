@@ -80,7 +80,10 @@ def _names(names: Collection[str]) -> str:
     return ", ".join(f"[cyan]{name}[/cyan]" for name in names)
 
 
-Question = Annotated[str, typer.Argument(metavar="QUESTION", help="The question; - reads it from standard input.")]
+Question = Annotated[
+    str | None,
+    typer.Argument(metavar="QUESTION", show_default=False, help="The question; - reads it from standard input."),
+]
 Model = Annotated[
     str | None,
     typer.Option(
