@@ -80,7 +80,10 @@ def _names(names: Collection[str]) -> str:
     return ", ".join(f"[cyan]{name}[/cyan]" for name in names)
 
 
-Question = Annotated[str, typer.Argument(metavar="QUESTION", help="The question; - reads it from standard input.")]
+Question = Annotated[
+    str | None,
+    typer.Argument(metavar="QUESTION", show_default=False, help="The question; - reads it from standard input."),
+]
 Model = Annotated[
     str | None,
     typer.Option(
@@ -163,6 +166,13 @@ def _head(name: str | None) -> str | None:
     return name
 
 
+ThinkingTags = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        "--thinking-tags", metavar="OPEN CLOSE", rich_help_panel=_MODEL, show_default="the model's own",
+        help="The texts around a thought, such as '<thought>' '</thought>', where the model's tokenizer does not tell.",
+    ),
+]  # fmt: skip
 Head = Annotated[
     str | None,
     typer.Option(
