@@ -25,7 +25,6 @@ OPERATIONS = [
     ("GET", "/v1/searches/{name}"),
     ("DELETE", "/v1/searches/{name}"),
     ("GET", "/v1/searches/{name}/events"),
-    ("GET", "/"),
     ("GET", "/health"),
     ("GET", "/ready"),
     ("GET", "/metrics"),
