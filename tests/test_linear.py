@@ -186,5 +186,5 @@ def test_every_module_with_patterns_is_tried_here() -> None:
     }
     # They read questions, names of checkpoints, and what a server refuses.
     others = {"training/cleaning"}
-    others |= {f"scorers/{name}" for name in ("outcome", "process/families", "process/pooling")}
+    others |= {f"scorers/{name}" for name in ("outcome", "published", "process/families", "process/pooling")}
     assert found == tried | others

@@ -279,11 +279,11 @@ def as_rule(rule: StepRule | str | Collection[int]) -> StepRule:
         return Contains(rule)
     if isinstance(rule, Contains | Exact | TokenIds) or callable(rule):
         return rule
-    if not isinstance(rule, Collection) or not all(isinstance(i, int) for i in rule):
+    if isinstance(rule, bytes) or not isinstance(rule, Collection) or not all(hasattr(i, "__index__") for i in rule):
         raise InvalidInputError(
             f"a step rule is a text, a set of token ids, or a function of a token's text, got {rule!r}"
         )
-    return TokenIds(frozenset(rule))
+    return TokenIds(frozenset(map(int, rule)))
 
 
 def rule_to_json(rule: StepRule) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Tokenizers: nothing is lost, pieces are bytes, and what a folder can lack."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,56 @@ def test_render(tokenizers: dict[str, PretrainedTokenizer]) -> None:
     assert len(tokenizer.render(turns)) > len(text)
 
 
+SPELLINGS = (
+    "<|im_start|>",
+    "<|im_end|>",
+    "<think>",
+    "</think>",
+    "<|im_",
+    "start|>",
+    "end|>",
+    "<",
+    "|>",
+    "a\n",
+    "\ufdd0",
+)
+
+
+def control_ids(tokenizer: PretrainedTokenizer, ids: Sequence[int]) -> list[int]:
+    marked = {*tokenizer.eos_ids, *(tokenizer.thinking or ())}
+    marked |= {i for i, piece in enumerate(tokenizer.pieces) if piece in (b"<|im_start|>", b"<|im_end|>")}
+    return [i for i in ids if i in marked]
+
+
+@PROPERTY
+@given(st.lists(st.sampled_from(SPELLINGS)).map("".join), st.sampled_from(["user", "system"]))
+def test_control_tokens_in_a_message_are_text(tokenizers: dict[str, PretrainedTokenizer], text: str, role: str) -> None:
+    for kind, tokenizer in tokenizers.items():
+        question = [{"role": role, "content": text}, {"role": "user", "content": f"So: {text}"}]
+        plain = [{"role": role, "content": "a"}, {"role": "user", "content": "a"}]
+        ids = tokenizer.render(question)
+        assert control_ids(tokenizer, ids) == control_ids(tokenizer, tokenizer.render(plain))
+        if kind == "merged":  # byte-level, and its template changes nothing
+            assert f"So: {text}<|im_end|>" in b"".join(tokenizer.pieces[i] for i in ids).decode()
+
+
+def test_thinking_in_an_earlier_answer_is_the_templates_matter(tokenizers: dict[str, PretrainedTokenizer]) -> None:
+    tokenizer = tokenizers["merged"]
+    said = {"role": "assistant", "content": "<think>a</think>b<|im_end|>"}
+    ids = control_ids(tokenizer, tokenizer.render([said, {"role": "user", "content": "c"}]))
+    assert tokenizer.thinking is not None
+    assert [i for i in ids if i in tokenizer.thinking] == list(tokenizer.thinking)
+    bare = control_ids(tokenizer, tokenizer.render([{**said, "content": "b"}, {"role": "user", "content": "c"}]))
+    assert [i for i in ids if i not in tokenizer.thinking] == bare
+
+
+def test_a_base_model_goes_on_from_text_alone(tmp_path: Path) -> None:
+    base = PretrainedTokenizer(write_tokenizer(tmp_path, chat_template=False))
+    ids = base.render("a<|im_end|></think>b")
+    assert not control_ids(base, ids)
+    assert b"".join(base.pieces[i] for i in ids) == b"a<|im_end|></think>b"
+
+
 def test_without_a_chat_template(tmp_path: Path) -> None:
     base = PretrainedTokenizer(write_tokenizer(tmp_path, chat_template=False))
     assert base.render("Once upon a time") == base.encode("Once upon a time")
@@ -138,3 +189,29 @@ def test_a_models_type_does_not_change_its_tokenizer(tmp_path: Path) -> None:
     assert beside.encode(text) == alone.encode(text)
     assert beside.sampling == Sampling(temperature=0.8, top_p=0.9, top_k=50)
     assert alone.sampling == Sampling()
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ({}, Sampling()),
+        ({"do_sample": True}, Sampling()),
+        ({"repetition_penalty": 1.05}, Sampling(repetition_penalty=1.05)),
+        ({"temperature": 0.7, "top_k": 20}, Sampling(temperature=0.7, top_k=20)),
+        ({"do_sample": True, "top_p": 0.8, "min_p": 0.1}, Sampling(top_p=0.8, min_p=0.1)),
+        ({"do_sample": False, "temperature": 1.0, "top_p": 1.0}, Sampling()),
+        ({"do_sample": False, "repetition_penalty": 1.2}, Sampling(repetition_penalty=1.2)),
+        ({"do_sample": True, "top_k": -1}, Sampling()),
+    ],
+)
+def test_how_a_model_wants_its_tokens_drawn(tmp_path: Path, said: dict[str, object], meant: Sampling) -> None:
+    folder = write_tokenizer(tmp_path)
+    (folder / "generation_config.json").write_text(json.dumps(said))
+    assert PretrainedTokenizer(folder).sampling == meant
+
+
+def test_generation_settings_that_cannot_be_read_are_no_settings(tmp_path: Path) -> None:
+    folder = write_tokenizer(tmp_path)
+    (folder / "generation_config.json").write_text("{")
+    with pytest.raises(InvalidInputError, match=r"generation_config\.json"):
+        PretrainedTokenizer(folder)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import operator
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -213,6 +214,7 @@ class Sampler:
 
         def on_tokens(count: int) -> None:
             nonlocal heard
+            count = max(0, operator.index(count))
             now = loop.time()
             if seconds is not None and now - heard > seconds / 8 and not clock.expired():  # thousands come a second
                 heard = now

@@ -20,7 +20,7 @@ import numpy as np
 
 from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError, InvalidInputError, MissingDependencyError, ModelNotFoundError
-from tts_search.generators.pretrained import PretrainedGenerator
+from tts_search.generators.pretrained import PretrainedGenerator, fingerprint
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.models import model_folder, model_name
 
@@ -41,7 +41,8 @@ class TransformersGenerator(PretrainedGenerator):
         head: the folder of an SPRM head; `"auto"` takes the one in the model's folder if there is one; None goes
             without scores.
         device: `"cpu"`, `"cuda:1"`, ...; `"auto"` prefers CUDA to MPS to the CPU.
-        dtype: `"float32"`, `"bfloat16"`, ...; `"auto"` keeps the checkpoint's. The head always computes in fp32.
+        dtype: `"float32"`, `"bfloat16"`, ...; `"auto"` keeps the checkpoint's, but runs in fp32 on a CPU that does not
+            compute the checkpoint's itself, if memory allows. The head always computes in fp32.
         max_batch: continuations in flight at once; more of them wait for a free slot.
         context_tokens: the longest prefix plus completion, where it is to be shorter than the model's.
         threads: CPU threads for the model; None is torch's default, or 1 for a model so small that threads would
@@ -58,6 +59,8 @@ class TransformersGenerator(PretrainedGenerator):
         InvalidInputError: an argument is out of range.
         MissingDependencyError: torch or transformers is not installed.
     """
+
+    reports_completions = True
 
     def __init__(
         self,
@@ -90,6 +93,9 @@ class TransformersGenerator(PretrainedGenerator):
         context = _context(config, context_tokens)
         sprm = _load_head(folder, head, config.hidden_size)
         super().__init__(model_name(model), tokenizer, context, None if sprm is None else sprm.config, folder)
+        self.fingerprint = fingerprint(
+            folder, None if sprm is None else head, engine="transformers", dtype=str(policy.dtype)
+        )
         decoder = Decoder(
             policy,
             None if sprm is None else sprm.to(policy.device),
@@ -118,7 +124,7 @@ class TransformersGenerator(PretrainedGenerator):
             return []
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Sequence[Completion]] = loop.create_future()
-        report, stream = request.on_tokens, request.on_delta
+        report, stream, done = request.on_tokens, request.on_delta, request.on_completion
         job = Job(
             request,
             prefix,
@@ -126,6 +132,7 @@ class TransformersGenerator(PretrainedGenerator):
             deliver=lambda result: _call(loop, _settle, future, result),
             progress=None if report is None else lambda count: _call(loop, report, count),
             delta=None if stream is None else lambda sample, ids: _call(loop, stream, sample, ids),
+            done=None if done is None else lambda sample, completion: _call(loop, done, sample, completion),
         )
         self._worker.submit(job)
         try:
@@ -228,10 +235,9 @@ def _load_policy(folder: Path, device: str, dtype: str) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise InvalidInputError(f'dtype must be "auto" or a torch float type such as "bfloat16", got {dtype!r}')
+    from tts_search.generators.transformers.placement import placement
+
+    device, dtype = placement(folder, device, dtype)
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # a command line has its own
     try:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError, InvalidInputError, MissingDependencyError, ModelNotFoundError
 from tts_search.generators.engine_requests import Completing, Run
-from tts_search.generators.pretrained import PretrainedGenerator
+from tts_search.generators.pretrained import PretrainedGenerator, fingerprint
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.generators.vllm import engine as vllm_engine
 from tts_search.generators.vllm.plugin import ARCHITECTURES, score_columns, sprm_engine_args
@@ -39,7 +39,8 @@ class VLLMGenerator(PretrainedGenerator):
     Args:
         model: a Hugging Face model folder, or the name of a model on the hub.
         head: `"auto"` takes the SPRM head in the model folder if there is one; None takes none; or a head's folder.
-        dtype: of the weights; `"auto"` is the folder's own, but bf16 for fp32 weights. The head stays in fp32.
+        dtype: of the weights; `"auto"` is the folder's own, but bf16 for fp32 weights; or fp32 on a CPU that does not
+            compute that type itself, if memory allows. The head stays in fp32.
         max_model_len: longest prefix plus completion, in tokens; None is the model's own limit.
         block_size: tokens in a block of the prefix cache, which shares whole blocks only; None is 16, without a GPU 32.
         gpu_memory_utilization: the share of the GPU's memory that the engine may take.
@@ -60,6 +61,8 @@ class VLLMGenerator(PretrainedGenerator):
         HeadMismatchError: the head does not fit the model.
         InvalidInputError: a head cannot be had with this architecture or these engine arguments.
     """
+
+    reports_completions = True
 
     def __init__(
         self,
@@ -110,6 +113,9 @@ class VLLMGenerator(PretrainedGenerator):
             **scoring,
         }
         self._chosen = {name: value for name, value in chosen.items() if value is not None}
+        self.fingerprint = fingerprint(
+            folder, None if head_config is None else head, engine="vllm", dtype=dtype, more=self._engine_args
+        )
         self._ranks = int(self._engine_args.get("data_parallel_size", data_parallel_size))
         self._numbers = itertools.count()
         self._loop: asyncio.AbstractEventLoop | None = None

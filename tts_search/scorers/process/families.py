@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tts_search.errors import InvalidInputError
-from tts_search.scorers.checkpoint import load_tokenizer, read_config, title, training_argument
+from tts_search.scorers.checkpoint import load_tokenizer, names_of, read_config, training_argument
 from tts_search.scorers.process.classifiers import (
     ActPRM,
     PurePRM,
@@ -87,7 +85,7 @@ def recognize(folder: Path, name: str, family: str | type[Family] | None, separa
     """
     if isinstance(family, str) and family not in FAMILIES:
         raise InvalidInputError(f"unknown family {family!r}: choose from {', '.join(FAMILIES)}, or pass a Family class")
-    names = [name, *_names(folder)]
+    names = names_of(folder, name)
     kind = family_of(folder, name, names) if family is None else family
     kind = FAMILIES[kind] if isinstance(kind, str) else kind
     tokenizer = load_tokenizer(folder)
@@ -141,14 +139,9 @@ def family_of(folder: Path, name: str, names: list[str]) -> str:
         return named
     raise InvalidInputError(
         f"which family of process reward models is {name!r}? Its architecture ({config.get('architectures')}) and its "
-        f"name do not say: pass family=, one of {', '.join(FAMILIES)}"
+        f"name do not say: pass family=, one of {', '.join(FAMILIES)}, to ProcessRewardModel.from_pretrained (from the "
+        "command line, as --scorer module:object)"
     )
-
-
-def _names(folder: Path) -> list[str]:
-    """What a checkpoint calls itself, wherever it was copied to."""
-    config: Mapping[str, Any] = read_config(folder)
-    return [known for known in (config.get("_name_or_path"), title(folder)) if isinstance(known, str) and known]
 
 
 def _separator(folder: Path, names: list[str]) -> str | None:

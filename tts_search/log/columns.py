@@ -1,0 +1,107 @@
+"""A completion as bytes and back, to the last bit: columns of numbers, each as narrow as it can be.
+
+A token costs its id (1 to 3 bytes by the vocabulary) and its log-probability: 4 bytes, where it is a number of single
+precision, as engines' are, else 8. Of the head's logits only those at tokens that can end a step are kept, because no
+other means anything (`Completion.scores`).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from tts_search.core.protocols import Completion
+from tts_search.log.numbers import read_number, write_number
+
+_WIDE_LOGPROBS, _WIDE_SCORES, _HAS_SCORES, _PACKED = 1, 2, 4, 8
+_WIDTH_SHIFT = 4
+
+
+class Kept(NamedTuple):
+    """A completion, and when it was there: seconds of search since its question was begun."""
+
+    completion: Completion
+    seconds: float
+
+
+def only_steps(completion: Completion, step_ids: frozenset[int]) -> Completion:
+    """The completion as it comes out of a log: the head's logits at step tokens alone, NaN elsewhere."""
+    if completion.scores is None:
+        return completion
+    pairs = zip(completion.token_ids, completion.scores, strict=True)
+    return replace(completion, scores=tuple([score if token in step_ids else math.nan for token, score in pairs]))
+
+
+def pack(completion: Completion, seconds: float, step_ids: frozenset[int]) -> bytes:
+    """The bytes of a completion whose logits off `step_ids` are left out."""
+    ids = completion.token_ids
+    width = (max(ids).bit_length() + 7) // 8 or 1
+    flags = width << _WIDTH_SHIFT
+    columns = [np.array(ids, "<u4").view(np.uint8).reshape(-1, 4)[:, :width].T.tobytes()]
+    wide, column = floats(completion.logprobs)
+    flags |= _WIDE_LOGPROBS * wide
+    columns.append(column)
+    if completion.scores is not None:
+        pairs = zip(ids, completion.scores, strict=True)
+        wide, column = floats([score for token, score in pairs if token in step_ids])
+        flags |= _HAS_SCORES | _WIDE_SCORES * wide
+        columns.append(column)
+    body = b"".join(columns)
+    packed = zlib.compress(body, 6)
+    if len(packed) < len(body):
+        flags, body = flags | _PACKED, packed
+    counts = (len(ids), completion.sampled_tokens - len(ids), completion.cached_tokens, round(seconds * 1000))
+    return bytes((flags,)) + b"".join([write_number(max(0, count)) for count in counts]) + body
+
+
+def unpack(data: bytes, step_ids: frozenset[int]) -> Kept:
+    """Inverse of `pack`."""
+    flags, file = data[0], io.BytesIO(data)
+    file.seek(1)
+    numbers = [read_number(file) for _ in range(4)]
+    count, more, cached, milliseconds = [number or 0 for number in numbers]
+    body = file.read()
+    body = zlib.decompress(body) if flags & _PACKED else body
+    width = flags >> _WIDTH_SHIFT
+    planes = np.zeros((count, 4), np.uint8)
+    planes[:, :width] = np.frombuffer(body, np.uint8, count * width).reshape(width, count).T
+    ids = planes.view("<u4")[:, 0].tolist()
+    place = count * width
+    logprobs, place = read_floats(body, place, count, wide=bool(flags & _WIDE_LOGPROBS))
+    scores: Sequence[float] | None = None
+    if flags & _HAS_SCORES:
+        steps = [token in step_ids for token in ids]
+        known, place = read_floats(body, place, sum(steps), wide=bool(flags & _WIDE_SCORES))
+        values = iter(known)
+        scores = tuple([next(values) if step else math.nan for step in steps])
+    completion = Completion(
+        token_ids=tuple(ids),
+        logprobs=tuple(logprobs),
+        scores=scores,
+        sampled_tokens=count + more,
+        cached_tokens=cached,
+    )
+    return Kept(completion, milliseconds / 1000)
+
+
+def floats(values: Sequence[float]) -> tuple[bool, bytes]:
+    """Whether they need 8 bytes each, and their bytes, plane by plane: what is alike stands together."""
+    exact = np.array(values, "<f8")
+    with np.errstate(over="ignore"):
+        narrow = exact.astype("<f4")
+    wide = not np.array_equal(narrow.astype("<f8"), exact, equal_nan=True)
+    column = exact if wide else narrow
+    return wide, column.view(np.uint8).reshape(len(values), -1).T.tobytes() if len(values) else b""
+
+
+def read_floats(body: bytes, place: int, count: int, *, wide: bool) -> tuple[list[float], int]:
+    """`count` numbers that begin at `place`, and the place behind them."""
+    width = 8 if wide else 4
+    planes = np.frombuffer(body, np.uint8, count * width, place).reshape(width, count).T
+    return np.ascontiguousarray(planes).view(f"<f{width}").reshape(-1).tolist(), place + count * width
