@@ -47,7 +47,7 @@ def test_it_measures_writes_and_goes_on(tmp_path: Path) -> None:
     assert "0:00 left" in first.stderr
     files = {path.name for path in (tmp_path / "out").iterdir()}
     tables = {"table.md", "table.csv", "choices.md", "choices.csv"}
-    assert files == {"report.html", *tables, "tokens.png", "seconds.png", "runs.jsonl"}
+    assert files == {"report.html", *tables, "tokens.png", "seconds.png", "runs.jsonl", "runs.jsonl.log"}
     assert (tmp_path / "out" / "tokens.png").read_bytes().startswith(b"\x89PNG")
     table, log = ((tmp_path / "out" / name).read_bytes() for name in ("table.md", "runs.jsonl"))
     again = run(*given, "--quiet")

@@ -18,7 +18,7 @@ from tts_search.models import EMBEDDED
 from tts_search.options import GENERATORS
 from tts_search.options import SCORERS as OWN_SCORERS
 from tts_search.scorers.aggregate import AGGREGATIONS
-from tts_search.scorers.published import is_checkpoint
+from tts_search.scorers.published import is_checkpoint, name_of
 from tts_search.selection.selectors import SELECTORS
 from tts_search.selection.votes import EXTRACTS
 from tts_search.strategies.naming import EFFORTS, STRATEGIES
@@ -93,7 +93,10 @@ def _names(names: Collection[str]) -> str:
     return ", ".join(f"[cyan]{name}[/cyan]" for name in names)
 
 
-Question = Annotated[str, typer.Argument(metavar="QUESTION", help="The question; - reads it from standard input.")]
+Question = Annotated[
+    str | None,
+    typer.Argument(metavar="QUESTION", show_default=False, help="The question; - reads it from standard input."),
+]
 Model = Annotated[
     str | None,
     typer.Option(
@@ -158,10 +161,10 @@ EngineArgs = Annotated[
 
 def _scorer(name: str) -> str | None:
     """A name, or a reward model: a folder that is there, or the id of a repository."""
-    if is_checkpoint(name) and ":" not in name:
-        here = Path(name).expanduser().exists()
-        if not here and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
-            raise typer.BadParameter(f"{name!r} is not there: give the folder of a reward model, or a hub id")
+    if is_checkpoint(name):
+        path = name_of(name)
+        if not Path(path).expanduser().exists() and (path.count("/") > 1 or path.startswith((".", "/", "~"))):
+            raise typer.BadParameter(f"{path!r} is not there: give the folder of a reward model, or a hub id")
         return name
     return choice(SCORERS, discovery.SCORERS)(name)
 
@@ -171,7 +174,8 @@ ScorerName = Annotated[
     typer.Option(
         "--scorer", metavar="NAME", rich_help_panel=_MODEL, callback=_scorer,
         help=f"What scores the steps: {_names(SCORERS)}, the folder or hub id of a reward model, {_OBJECT}. "
-        "[cyan]sprm[/cyan] is the model's own head, [cyan]auto[/cyan] too if it has one.",
+        "[cyan]FOLDER(family='trl', dtype='float32')[/cyan] says more of one. [cyan]sprm[/cyan] is the model's own "
+        "head, [cyan]auto[/cyan] too if it has one.",
     ),
 ]  # fmt: skip
 
@@ -187,6 +191,13 @@ def _head(name: str | None) -> str | None:
     return name
 
 
+ThinkingTags = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        "--thinking-tags", metavar="OPEN CLOSE", rich_help_panel=_MODEL, show_default="the model's own",
+        help="The texts around a thought, such as '<thought>' '</thought>', where the model's tokenizer does not tell.",
+    ),
+]  # fmt: skip
 Head = Annotated[
     str | None,
     typer.Option(

@@ -20,9 +20,11 @@ from tts_search.cli.outcomes import outcomes
 from tts_search.cli.outputs import check_folder
 from tts_search.cli.searcher import check_engine, check_search, import_object, open_searcher, read_strategy
 from tts_search.cli.shared import Drawing, Engine, Scoring
+from tts_search.cli.solve_file import ShardOf
 from tts_search.core.protocols import Strategy
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
+from tts_search.whole_files import replacing, write_atomically
 from tts_search.written import split_calls
 
 if TYPE_CHECKING:
@@ -146,6 +148,7 @@ def compare(
     release: Release = "v6",
     since: Since = None,
     until: Until = None,
+    shard: ShardOf = None,
     *,
     engine: Engine,
     scoring: Scoring,
@@ -157,7 +160,7 @@ def compare(
 ) -> None:
     """Compare strategies on the same questions: accuracy with intervals, tokens, seconds, paired differences.
 
-    Every finished search is written to a log at once. Interrupt the command and run it again: it goes on.
+    Every finished sample is written to a log at once. Interrupt the command and run it again: it goes on.
     """
     with outcomes(debug):
         from tts_search.evaluation.comparison import compare as measure
@@ -188,6 +191,8 @@ def compare(
                 since=since,
                 until=until,
             )
+            if shard is not None:
+                data = data.part(shard)
             with terminal.loading(screen, engine.generator if ":" in engine.generator else engine.model or EMBEDDED):
                 searcher = open_searcher(engine, drawing, scoring, extract=extract, concurrency=concurrency)
             with searcher, evaluating(screen) as on_progress:
@@ -287,9 +292,10 @@ def write(comparison: Comparison, out: Path, *, command: str) -> Sequence[Path]:
     )
     figures = report.comparison_figures(comparison)
     for name, text in zip(REPORTS, texts, strict=False):
-        (out / name).write_text(text, encoding="utf-8")
+        write_atomically(out / name, text)
     for name, figure in zip(REPORTS[len(texts) :], figures, strict=True):
-        figure.savefig(out / name, dpi=150)
+        with replacing(out / name) as file:
+            figure.savefig(file, format="png", dpi=150)
     return [out / name for name in (*REPORTS, LOG)]
 
 

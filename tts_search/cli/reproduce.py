@@ -18,6 +18,7 @@ from tts_search.cli.searcher import check_engine, open_searcher
 from tts_search.cli.shared import Drawing, Engine, Scoring
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
+from tts_search.whole_files import write_atomically
 
 if TYPE_CHECKING:
     from tts_search.paper.study import Item
@@ -136,7 +137,7 @@ def reproduce(
                 page = frame.findings_page(study, findings, command=terminal.command_line())
         text = frame.findings_markdown(findings)
         for name, content in zip(REPORTS, (page, text), strict=True):
-            (out / name).write_text(content, encoding="utf-8")
+            write_atomically(out / name, content)
         if quiet:
             sys.stdout.write(text)
             return

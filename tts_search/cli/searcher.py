@@ -19,6 +19,7 @@ from tts_search.discovery import instantiate
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
 from tts_search.options import GENERATORS, is_url
+from tts_search.scorers.published import is_checkpoint
 from tts_search.selection.selectors import SELECTORS
 from tts_search.strategies import naming
 from tts_search.written import bind
@@ -145,6 +146,7 @@ def open_searcher(
         engine_args=arguments,
         aggregation=None if scoring is None else _function(scoring.aggregation, "--aggregation"),
         extract=_function(extract, "--extract"),
+        thinking_tags=engine.thinking_tags or "auto",
         system=drawing.system,
         max_tokens=drawing.max_tokens,
         answer_tokens=drawing.answer_tokens,
@@ -154,7 +156,9 @@ def open_searcher(
 
 
 def _scorer(name: str) -> Any:
-    return make_object(name, "--scorer", Scorer) if ":" in name else None if name == "none" else name
+    if ":" in name and not is_checkpoint(name):
+        return make_object(name, "--scorer", Scorer)
+    return None if name == "none" else name
 
 
 def _function(name: str | None, option: str) -> Any:

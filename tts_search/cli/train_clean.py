@@ -58,9 +58,9 @@ def clean(
     raw questions.
     """
     with outcomes(debug), quietly(debug) as say:
-        from tts_search.export.files import write_atomically
         from tts_search.training import cleaning
         from tts_search.training.problems import read_problems
+        from tts_search.whole_files import write_atomically
 
         check_apart(out, questions, *(against or ()), *([] if solved is None else [solved]))
         problems = read_problems(questions)

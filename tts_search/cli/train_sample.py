@@ -16,6 +16,7 @@ from tts_search.cli.outcomes import outcomes
 from tts_search.cli.outputs import check_apart
 from tts_search.cli.searcher import check_engine, import_object, open_searcher
 from tts_search.cli.shared import Drawing, Engine
+from tts_search.cli.solve_file import ShardOf
 
 Questions = Annotated[
     Path,
@@ -54,13 +55,14 @@ def sample(
     grader: GraderName = "math",
     n: Samples = 8,
     limit: Limit = None,
+    shard: ShardOf = None,
     *,
     drawing: Drawing,
     debug: options.Debug = False,
 ) -> None:
     """Sample graded trajectories, for [cyan]tts-search fit-head[/cyan] to learn from.
 
-    Interrupt it and run it again: it goes on behind the last question that is in the file. A file that
+    Interrupt it and run it again: it goes on where it was, in the middle of a question too. A file that
     something else wrote is refused.
     """
     with outcomes(debug):
@@ -73,7 +75,7 @@ def sample(
             problems = read_problems(questions)[:limit]
             judge = grader_of(grader)
             with open_searcher(engine, drawing) as searcher:
-                collect(searcher, problems, out, grader=judge, n=n, seed=drawing.seed, report=say)
+                collect(searcher, problems, out, grader=judge, n=n, seed=drawing.seed, shard=shard, report=say)
         typer.echo(f"{out}")
 
 

@@ -105,7 +105,20 @@ def means_values(extract: Extract) -> bool:
 
     The words of "text", programs, letters, and what a function of the user's returns count as they are.
     """
-    return extract in _VALUES
+    return (extract.extract if isinstance(extract, UpTo) else extract) in _VALUES
+
+
+@dataclass(frozen=True, slots=True)
+class UpTo:
+    """Reads an answer up to the first of the `stops`, as its asker will: what a model writes behind it is no vote."""
+
+    extract: Extract
+    stops: tuple[str, ...]
+
+    def __call__(self, answer: str) -> str | None:
+        """The vote."""
+        ends = [place for stop in self.stops if (place := answer.find(stop)) >= 0]
+        return self.extract(answer[: min(ends, default=len(answer))])
 
 
 @dataclass(frozen=True, slots=True)
