@@ -22,13 +22,14 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from tts_search.embedded.puzzles import draw
 from tts_search.testing import FakeGenerator
 
-QUESTIONS = 6
+QUESTIONS, TAUGHT = 3, 30  # searched and killed; sampled for a head to learn from
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -39,9 +40,9 @@ class Fake(FakeGenerator):
         super().__init__(delay_seconds=0.3)
 
 
-def questions() -> list[str]:
+def questions(count: int = QUESTIONS) -> list[str]:
     chance = random.Random(0)
-    return [draw(chance).question for _ in range(QUESTIONS)]
+    return [draw(chance).question for _ in range(count)]
 
 
 def engine_options(engine: str, model: str | None) -> list[str]:
@@ -57,9 +58,9 @@ def command(*argv: object) -> None:
     main()
 
 
-def question_file(folder: Path) -> Path:
+def question_file(folder: Path, count: int = QUESTIONS) -> Path:
     path = folder / "questions.jsonl"
-    path.write_text("".join(json.dumps({"question": q, "answer": q}) + "\n" for q in questions()))
+    path.write_text("".join(json.dumps({"question": q, "answer": q}) + "\n" for q in questions(count)))
     return path
 
 
@@ -67,18 +68,19 @@ def question_file(folder: Path) -> Path:
 
 
 def compare(folder: Path, engine: list[str]) -> None:
-    data = ("--dataset", "puzzles", "--limit", QUESTIONS, "--strategies", "single,BestOfN(n=4),beam")
+    data = ("--dataset", "puzzles", "--limit", QUESTIONS, "--strategies", "single,BestOfN(n=4)")
     command("compare", *data, "--max-tokens", 120, "--out", folder / "out", *engine, "-q")
 
 
 def sample(folder: Path, engine: list[str]) -> None:
-    grader = ("--grader", "puzzle", "-n", 8, "--max-tokens", 120)
-    command("sample", question_file(folder), "--out", folder / "samples.jsonl", *grader, *engine)
+    grader = ("--grader", "puzzle", "-n", 4, "--max-tokens", 120)
+    count = TAUGHT if folder.name == "taught" else QUESTIONS
+    command("sample", question_file(folder, count), "--out", folder / "samples.jsonl", *grader, *engine)
 
 
 def solve(folder: Path, engine: list[str]) -> None:
     files = ("--file", question_file(folder), "--out", folder / "answers.jsonl")
-    command("solve", *files, "-n", 8, "--selector", "majority", "--max-tokens", 120, *engine, "-q")
+    command("solve", *files, "-n", 4, "--selector", "majority", "--max-tokens", 120, *engine, "-q")
 
 
 def search_many(folder: Path, engine: list[str]) -> None:
@@ -89,7 +91,7 @@ def search_many(folder: Path, engine: list[str]) -> None:
     model = engine[engine.index("--model") + 1] if "--model" in engine else "embedded"
     with Searcher(model, generator=generator, max_tokens=120) as searcher:
         found = searcher.search_many(
-            questions(), strategy=BestOfN(n=8), selector="majority", log=folder / "searches.log"
+            questions(), strategy=BestOfN(n=4), selector="majority", log=folder / "searches.log"
         )
         results = [result.to_dict() for result in sorted(found, key=lambda result: result.index)]
     write_atomically(folder / "results.json", json.dumps(results))
@@ -97,10 +99,9 @@ def search_many(folder: Path, engine: list[str]) -> None:
 
 def fit_head(folder: Path, engine: list[str]) -> None:
     del engine
-    from tts_search.embedded import MODEL_FOLDER
-
-    samples = Path(os.environ["KILL_SAMPLES"])
-    command("fit-head", MODEL_FOLDER, samples, "--out", folder / "head", "--epochs", 3)
+    samples = folder.parent / "taught" / "samples.jsonl"
+    places = ("--out", folder / "head", "--cache", folder / "cache")
+    command("fit-head", samples, *places, "--epochs", 3, "--batch-tokens", 256)
 
 
 def train(folder: Path, engine: list[str]) -> None:
@@ -186,6 +187,12 @@ def check_whole(folder: Path) -> None:
             json.loads(path.read_text())
 
 
+LOADED = ("tts_search.cli.merge", "tts_search.evaluation.report", "tts_search.generators.transformers.decoding")
+MORE_LOADED = {
+    "fit-head": ("tts_search.training.fit",),
+    "train": ("tts_search.training.run", "tts_search.training.trainer"),
+    "reproduce": ("tts_search.paper.items",),
+}
 KINDS: dict[str, Callable[[Path, list[str]], None]] = {
     "compare": compare, "sample": sample, "solve": solve, "search_many": search_many, "fit-head": fit_head,
     "train": train, "reproduce": reproduce,
@@ -248,15 +255,12 @@ def main() -> None:
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
     chance, engine = random.Random(asked.seed), engine_options(asked.engine, asked.model)
-    import tts_search.cli.merge
-    import tts_search.evaluation.report
-    import tts_search.generators.transformers.decoding  # noqa: F401 - loaded once, for all forks
-
+    for module in LOADED + MORE_LOADED.get(asked.what, ()):  # once, for all forks
+        import_module(module)
     scratch = Path(tempfile.mkdtemp(prefix="kill-"))
     try:
         if asked.what == "fit-head":
-            finish("sample", scratch / "samples", engine_options("embedded", None))
-            os.environ["KILL_SAMPLES"] = str(scratch / "samples" / "samples.jsonl")
+            finish("sample", scratch / "taught", engine_options("embedded", None))
         finish(asked.what, scratch / "first", engine)  # what is slow for the first time only
         seconds = finish(asked.what, scratch / "whole", engine)
         expected, completions = outcome_of(asked.what, scratch / "whole"), held(scratch / "whole")
