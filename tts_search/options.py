@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 
 from tts_search import discovery
+from tts_search.addresses import without_credentials
 from tts_search.core.events import Event, OnEvent, OnProgress, as_events
 from tts_search.core.job import Job
 from tts_search.core.protocols import Generator, Messages, Question, Sampling, Scorer, Selector, Strategy
@@ -287,9 +288,16 @@ def resolve_generator(
         if arguments:
             raise InvalidInputError(f"engine_args are for an engine by its name, and {generator!r} is made already")
         return _complete("generator", generator, Generator)
-    if generator == "auto" and is_url(model):
+    if is_url(model):
+        if generator != "auto":
+            raise InvalidInputError(
+                f"model={without_credentials(str(model))} is the address of a server, and generator={generator!r} "
+                "runs models itself: leave generator out"
+            )
         model, generator = EMBEDDED, str(model)
     kind = _engine(model, generator)
+    if "model" in arguments and not is_url(generator):
+        raise InvalidInputError(f"the model is said twice: {model!r}, and {arguments['model']!r} in engine_args")
     if is_url(generator):
         if model != EMBEDDED:  # what the server serves; its name there, if the tokenizer is elsewhere
             arguments.setdefault("model" if "tokenizer" in arguments else "tokenizer", model)
