@@ -22,13 +22,15 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from tts_search.embedded import MODEL_FOLDER
 from tts_search.embedded.puzzles import draw
 from tts_search.testing import FakeGenerator
 
-QUESTIONS = 6
+QUESTIONS, TAUGHT = 3, 30  # searched and killed; sampled for a head to learn from
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -39,9 +41,9 @@ class Fake(FakeGenerator):
         super().__init__(delay_seconds=0.3)
 
 
-def questions() -> list[str]:
+def questions(count: int = QUESTIONS) -> list[str]:
     chance = random.Random(0)
-    return [draw(chance).question for _ in range(QUESTIONS)]
+    return [draw(chance).question for _ in range(count)]
 
 
 def engine_options(engine: str, model: str | None) -> list[str]:
@@ -57,9 +59,9 @@ def command(*argv: object) -> None:
     main()
 
 
-def question_file(folder: Path) -> Path:
+def question_file(folder: Path, count: int = QUESTIONS) -> Path:
     path = folder / "questions.jsonl"
-    path.write_text("".join(json.dumps({"question": q, "answer": q}) + "\n" for q in questions()))
+    path.write_text("".join(json.dumps({"question": q, "answer": q}) + "\n" for q in questions(count)))
     return path
 
 
@@ -67,18 +69,19 @@ def question_file(folder: Path) -> Path:
 
 
 def compare(folder: Path, engine: list[str]) -> None:
-    data = ("--dataset", "puzzles", "--limit", QUESTIONS, "--strategies", "single,BestOfN(n=4),beam")
+    data = ("--dataset", "puzzles", "--limit", QUESTIONS, "--strategies", "single,BestOfN(n=4)")
     command("compare", *data, "--max-tokens", 120, "--out", folder / "out", *engine, "-q")
 
 
 def sample(folder: Path, engine: list[str]) -> None:
-    grader = ("--grader", "puzzle", "-n", 8, "--max-tokens", 120)
-    command("sample", question_file(folder), "--out", folder / "samples.jsonl", *grader, *engine)
+    grader = ("--grader", "puzzle", "-n", 4, "--max-tokens", 120)
+    count = TAUGHT if folder.name == "taught" else QUESTIONS
+    command("sample", question_file(folder, count), "--out", folder / "samples.jsonl", *grader, *engine)
 
 
 def solve(folder: Path, engine: list[str]) -> None:
     files = ("--file", question_file(folder), "--out", folder / "answers.jsonl")
-    command("solve", *files, "-n", 8, "--selector", "majority", "--max-tokens", 120, *engine, "-q")
+    command("solve", *files, "-n", 4, "--selector", "majority", "--max-tokens", 120, *engine, "-q")
 
 
 def search_many(folder: Path, engine: list[str]) -> None:
@@ -89,7 +92,7 @@ def search_many(folder: Path, engine: list[str]) -> None:
     model = engine[engine.index("--model") + 1] if "--model" in engine else "embedded"
     with Searcher(model, generator=generator, max_tokens=120) as searcher:
         found = searcher.search_many(
-            questions(), strategy=BestOfN(n=8), selector="majority", log=folder / "searches.log"
+            questions(), strategy=BestOfN(n=4), selector="majority", log=folder / "searches.log"
         )
         results = [result.to_dict() for result in sorted(found, key=lambda result: result.index)]
     write_atomically(folder / "results.json", json.dumps(results))
@@ -97,16 +100,13 @@ def search_many(folder: Path, engine: list[str]) -> None:
 
 def fit_head(folder: Path, engine: list[str]) -> None:
     del engine
-    from tts_search.embedded import MODEL_FOLDER
-
-    samples = Path(os.environ["KILL_SAMPLES"])
-    command("fit-head", MODEL_FOLDER, samples, "--out", folder / "head", "--epochs", 3)
+    samples = folder.parent / "taught" / "samples.jsonl"
+    places = ("--out", folder / "head", "--cache", folder / "cache")
+    command("fit-head", samples, *places, "--epochs", 3, "--batch-tokens", 256)
 
 
 def train(folder: Path, engine: list[str]) -> None:
     del engine
-    from tts_search.embedded import MODEL_FOLDER
-
     (folder / "run.toml").write_text(
         f'model = "{MODEL_FOLDER}"\ndata = "{question_file(folder)}"\nout = "{folder / "out"}"\ngrader = "puzzle"\n'
         "[training]\nper_device_train_batch_size = 4\nnum_generations = 4\nmax_completion_length = 32\nmax_steps = 4\n"
@@ -186,10 +186,27 @@ def check_whole(folder: Path) -> None:
             json.loads(path.read_text())
 
 
+LOADED = ("tts_search.cli.merge", "tts_search.evaluation.report", "tts_search.generators.transformers.decoding")
+MORE_LOADED = {
+    "fit-head": ("tts_search.training.fit",),
+    "train": ("tts_search.training.run", "tts_search.training.trainer"),
+    "reproduce": ("tts_search.paper.items",),
+}
 KINDS: dict[str, Callable[[Path, list[str]], None]] = {
     "compare": compare, "sample": sample, "solve": solve, "search_many": search_many, "fit-head": fit_head,
     "train": train, "reproduce": reproduce,
 }  # fmt: skip
+
+
+def load(what: str) -> None:
+    """All that forks need, once; no tensor is computed with, so that no threads are begun."""
+    for module in LOADED + MORE_LOADED.get(what, ()):
+        import_module(module)
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(1)
+    AutoModelForCausalLM.from_pretrained(MODEL_FOLDER)
 
 
 def start(what: str, folder: Path, engine: list[str]) -> int:
@@ -217,17 +234,27 @@ def start(what: str, folder: Path, engine: list[str]) -> int:
 
 
 def finish(what: str, folder: Path, engine: list[str]) -> float:
-    """Run it to its end; its seconds."""
+    """Run it to its end; the seconds of its work."""
+    pid = start(what, folder, engine)
+    while not begun(folder) and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        time.sleep(0.005)
     began = time.monotonic()
-    _, status = os.waitpid(start(what, folder, engine), 0)
+    _, status = os.waitpid(pid, 0)
     if status:
         raise SystemExit(f"{what} failed in {folder}:\n{(folder / 'told.txt').read_text()[-3000:]}")
     return time.monotonic() - began
 
 
+def begun(folder: Path) -> bool:
+    """Whether a run has come to its work: a log or a result is there."""
+    return any(path.suffix not in (".txt", ".toml") and path.name != "questions.jsonl" for path in folder.rglob("*.*"))
+
+
 def kill_once(what: str, folder: Path, engine: list[str], after: float) -> bool:
-    """Start it and kill it after so many seconds; whether it was still at work."""
+    """Start it and kill it so many seconds after it has begun its work; whether it was still at it."""
     pid = start(what, folder, engine)
+    while not begun(folder) and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        time.sleep(0.005)
     time.sleep(after)
     done, _ = os.waitpid(pid, os.WNOHANG)
     if done:
@@ -248,22 +275,18 @@ def main() -> None:
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
     chance, engine = random.Random(asked.seed), engine_options(asked.engine, asked.model)
-    import tts_search.cli.merge
-    import tts_search.evaluation.report
-    import tts_search.generators.transformers.decoding  # noqa: F401 - loaded once, for all forks
-
+    load(asked.what)
     scratch = Path(tempfile.mkdtemp(prefix="kill-"))
     try:
         if asked.what == "fit-head":
-            finish("sample", scratch / "samples", engine_options("embedded", None))
-            os.environ["KILL_SAMPLES"] = str(scratch / "samples" / "samples.jsonl")
+            finish("sample", scratch / "taught", engine_options("embedded", None))
         finish(asked.what, scratch / "first", engine)  # what is slow for the first time only
         seconds = finish(asked.what, scratch / "whole", engine)
         expected, completions = outcome_of(asked.what, scratch / "whole"), held(scratch / "whole")
         kills = early = 0
         while kills < asked.times:
             folder = scratch / f"run-{kills}-{early}"
-            if not kill_once(asked.what, folder, engine, chance.uniform(0.02, seconds)):
+            if not kill_once(asked.what, folder, engine, chance.uniform(0, seconds)):
                 early += 1  # it was done before: not killed
                 continue
             kills += 1

@@ -104,7 +104,7 @@ def test_a_reproduction_is_not_written_over_another_report(tmp_path: Path) -> No
         (("--strategies", "single,single"), "twice"),
         (("--budgets", "many"), "'many' is neither a whole number above 0 nor none"),
         (("--grader", "nope", "--scorer", "none"), "unknown grader 'nope'"),
-        (("--limit", "0"), "limit must be at least 1"),
+        (("--limit", "0"), "'0' is not a whole number of at least 1"),
         (("--answer-column", "text"), "no answer column (text)"),
         (("--strategies", "comparefakes:nope"), "cannot be imported"),
     ],

@@ -19,7 +19,7 @@ from tts_search.cli import show as report
 from tts_search.cli import solve_file as many
 from tts_search.cli import terminal
 from tts_search.cli.outcomes import EXIT_CODES, NO_ANSWER, outcomes
-from tts_search.cli.searcher import check_engine, open_searcher, read_strategy
+from tts_search.cli.searcher import check_engine, check_search, open_searcher, read_strategy
 from tts_search.cli.shared import Drawing, Engine, Scoring
 from tts_search.cli.wording import in_options
 from tts_search.core.protocols import Strategy
@@ -27,7 +27,6 @@ from tts_search.core.result import SearchResult
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
 from tts_search.options import Options, is_url
-from tts_search.selection.selectors import SELECTORS
 from tts_search.shards import Shard
 from tts_search.strategies.best_of_n import BestOfN
 from tts_search.strategies.naming import EFFORTS
@@ -93,8 +92,8 @@ def solve(
         files = _files(question, file, out, form, log, replay, shard, save=bool(save), json=json)
         text = "" if files is not None else _read(question)
         chosen = _strategy(strategy, effort, n)
-        if scoring.scorer == "none" and selector is not None and SELECTORS[selector].needs_scores:
-            raise InvalidInputError(f"--selector {selector} needs step scores: use --selector majority, or a scorer")
+        ends = budget is not None or seconds is not None or replay is not None
+        check_search(chosen, scoring.scorer, selector, early_stop=early_stop, ends=ends)
         if replay is not None and engine.generator == "auto":
             engine = replace(engine, generator="none")
         check_engine(engine)

@@ -21,13 +21,23 @@ if TYPE_CHECKING:
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where the kept lines go, as they were.")]
 Against = Annotated[
     list[Path] | None,
-    typer.Option("--against", metavar="FILE", help="A benchmark's questions, as JSON lines; may be given again."),
+    typer.Option(
+        "--against",
+        metavar="FILE",
+        callback=options.there,
+        help="A benchmark's questions, as JSON lines; may be given again.",
+    ),
 ]
-Runs = Annotated[int, typer.Option("--words", metavar="N", help="A shared run of so many words is contamination.")]
+Runs = Annotated[
+    int,
+    typer.Option(
+        "--words", metavar="N", parser=options.whole(1), help="A shared run of so many words is contamination."
+    ),
+]
 Solved = Annotated[
     Path | None,
     typer.Option(
-        "--solved", metavar="FILE",
+        "--solved", metavar="FILE", callback=options.there,
         help="Graded trajectories of the policy: questions that it always or never solves go.",
     ),
 ]  # fmt: skip

@@ -14,13 +14,17 @@ from tts_search.cli import arguments as options
 from tts_search.cli import terminal
 from tts_search.cli.outcomes import outcomes
 from tts_search.cli.outputs import check_apart
-from tts_search.cli.searcher import import_object, open_searcher
+from tts_search.cli.searcher import check_engine, import_object, open_searcher
 from tts_search.cli.shared import Drawing, Engine
 from tts_search.cli.solve_file import ShardOf
-from tts_search.errors import InvalidInputError
 
 Questions = Annotated[
-    Path, typer.Argument(metavar="QUESTIONS", help="JSON lines with [cyan]question[/cyan] and [cyan]answer[/cyan].")
+    Path,
+    typer.Argument(
+        metavar="QUESTIONS",
+        callback=options.there,
+        help="JSON lines with [cyan]question[/cyan] and [cyan]answer[/cyan].",
+    ),
 ]
 Out = Annotated[
     Path,
@@ -36,8 +40,12 @@ GraderName = Annotated[
         "[cyan]puzzle[/cyan], or [cyan]package.module:function[/cyan] of yours.",
     ),
 ]  # fmt: skip
-Samples = Annotated[int, typer.Option("--n", "-n", metavar="N", help="Trajectories for each question.")]
-Limit = Annotated[int | None, typer.Option("--limit", metavar="N", help="Only the first N questions.")]
+Samples = Annotated[
+    int, typer.Option("--n", "-n", metavar="N", parser=options.whole(1), help="Trajectories for each question.")
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", metavar="N", parser=options.whole(1), help="Only the first N questions.")
+]
 
 
 def sample(
@@ -58,8 +66,7 @@ def sample(
     something else wrote is refused.
     """
     with outcomes(debug):
-        if limit is not None and limit < 1:
-            raise InvalidInputError(f"--limit must be at least 1, got {limit}")
+        check_engine(engine)
         check_apart(out, questions)
         with quietly(debug) as say:
             from tts_search.training.collection import collect

@@ -89,7 +89,7 @@ def fit_head(
     """
     folder = model_folder(model)
     if out is None and model == EMBEDDED:
-        raise InvalidInputError("the embedded model keeps its own head: name a folder for yours with out")
+        raise InvalidInputError("the embedded model keeps its own head: name a folder for yours with out=...")
     place = _free_place(folder / FOLDER if out is None else Path(out))
     tokenizer = PretrainedTokenizer(folder)
     segmenter = Segmenter(tokenizer, settings.step_rule)
