@@ -117,8 +117,13 @@ class UpTo:
 
     def __call__(self, answer: str) -> str | None:
         """The vote."""
-        ends = [place for stop in self.stops if (place := answer.find(stop)) >= 0]
-        return self.extract(answer[: min(ends, default=len(answer))])
+        return self.extract(up_to(answer, self.stops)[0])
+
+
+def up_to(text: str, stops: Sequence[str]) -> tuple[str, bool]:
+    """The text in front of the stop that is complete first, as if it came by characters; whether there is one."""
+    ends = [(place + len(stop), place) for stop in stops if (place := text.find(stop)) >= 0]
+    return (text[: min(ends)[1]], True) if ends else (text, False)
 
 
 @dataclass(frozen=True, slots=True)
