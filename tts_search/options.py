@@ -170,6 +170,11 @@ def resolve_job(
     said: dict[str, Any] = {**DEFAULTS, **options}
     budget = None if said["budget"] is None else check_whole("budget", said["budget"], at_least=1)
     strategy = resolve_strategy(said["strategy"], said["effort"], repeat=said["repeat"])
+    if getattr(strategy, "continues_paths", False) and not getattr(engine, "starts_anywhere", True):
+        raise InvalidInputError(
+            f"{strategy!r} goes on from the middle of a response, and {engine.name!r} is a chat service, which answers "
+            "from the beginning alone: take strategy='best_of_n', or a server with /v1/completions"
+        )
     scored = scorer is not None
     if getattr(strategy, "needs_scores", False) and not scored:
         raise InvalidInputError(
@@ -257,9 +262,12 @@ def resolve_generator(model: str | Path, generator: str | Generator) -> Generato
         _no_class("generator", generator)
         return generator
     if "://" in generator:
-        from tts_search.generators.openai import OpenAIGenerator
+        from tts_search.generators.openai import ChatGenerator, OpenAIGenerator, is_chat
 
-        return OpenAIGenerator(generator, tokenizer=None if model == EMBEDDED else model)
+        named = None if model == EMBEDDED else model
+        if is_chat(generator):
+            return ChatGenerator(generator, model=None if named is None else str(named))
+        return OpenAIGenerator(generator, tokenizer=named)
     if generator not in GENERATORS:
         return discovery.load(discovery.GENERATORS, generator, GENERATORS)(model)
     if generator == "auto":

@@ -152,8 +152,8 @@ def _candidates(result: SearchResult, console: Console) -> tuple[str, str, Rende
         cells: dict[str, Text] = {
             "score": Text() if candidate.score is None else Text(f"{candidate.score:.2f}", color(candidate.score, ANY)),
             "votes": Text(str(votes[candidate.vote]) if candidate.vote is not None else ""),
-            "logprob": Text(f"{candidate.mean_logprob:.3f}"),
-            "tokens": Text(f"{result.tree.nodes[candidate.node].length:,}" if result.tree else ""),
+            "logprob": Text("" if candidate.mean_logprob is None else f"{candidate.mean_logprob:.3f}"),
+            "tokens": Text(f"{result.tree.nodes[candidate.node].token_length:,}" if result.tree else ""),
         }
         words = _vote(candidate)
         if chosen:

@@ -28,7 +28,7 @@ def _floats() -> array[float]:
 @dataclass(slots=True, eq=False)
 class Draw:
     """The `number`-th sample from `node`, allowed `want` sampled tokens in all, grown by one or more requests
-    (`part`).
+    (`part`); by a single one if it is `whole`, of an engine that cannot go on with it.
     """
 
     node: Node
@@ -36,6 +36,7 @@ class Draw:
     until: Until
     want: int
     state: State
+    whole: bool = False
     tokens: array[int] = field(default_factory=_ints)
     logprobs: array[float] = field(default_factory=_floats)
     scores: array[float] = field(default_factory=_floats)
@@ -72,7 +73,7 @@ class Draw:
         ids = completion.token_ids
         self.part += 1
         self.sampled += completion.sampled_tokens
-        self.logprobs.extend(completion.logprobs)
+        self.logprobs.extend(completion.logprobs or ())
         before = self.state.phase
         begin = self.node.length + len(self.tokens)
         if ids[-1] in eos_ids:
@@ -97,7 +98,7 @@ class Draw:
             self.scored = True
             self.scores.extend(completion.scores[: len(ids)])
         self.step_ends += [begin + end for end in ends]
-        if self.ending is None and self.left <= 0:
+        if self.ending is None and (self.left <= 0 or self.whole):
             self.ending = Ending.LENGTH
 
     def to_node(self, index: int) -> Node:
@@ -118,6 +119,7 @@ class Draw:
             logprobs=self.logprobs,
             token_scores=self.scores if self.scored else None,
             forced_tokens=self.forced,
+            counted_tokens=self.sampled if self.whole else None,
             logprob_sum=up.logprob_sum + math.fsum(self.logprobs),
             logprob_count=up.logprob_count + len(self.logprobs),
         )
@@ -133,8 +135,13 @@ def stop_ids(until: Until, segmenter: Segmenter, tokenizer: Tokenizer) -> frozen
     return ids
 
 
-def check_completions(completions: Sequence[Completion], request: Request, known_ids: int) -> None:
+def check_completions(
+    completions: Sequence[Completion], request: Request, known_ids: int, *, whole: bool = False
+) -> None:
     """Hold a generator to its contract; `known_ids` is how many ids its vocabulary has.
+
+    Where it answers `whole` chats alone, its ids are not the tokens that it samples, and one that was cut off may have
+    been by a limit of its own.
 
     Raises:
         GeneratorError: no list of completions, the wrong number of them, an empty or overlong one, columns of unequal
@@ -146,34 +153,36 @@ def check_completions(completions: Sequence[Completion], request: Request, known
         raise GeneratorError(f"the generator returned {len(completions)} completions for {len(request.seeds)} seeds")
     for completion in completions:
         try:
-            _check_counts(completion, request)
-            _check_values(completion, request, known_ids)
+            _check_counts(completion, request, whole)
+            _check_values(completion, request, known_ids, whole)
         except (TypeError, ValueError, OverflowError) as error:
             raise GeneratorError(f"the generator returned {_shown(completion)}: {error}") from error
 
 
-def _check_counts(completion: Completion, request: Request) -> None:
+def _check_counts(completion: Completion, request: Request, whole: bool) -> None:
     count = len(completion.token_ids)
-    if not 1 <= count <= completion.sampled_tokens <= request.max_tokens:
+    if count < 1 or not (1 if whole else count) <= completion.sampled_tokens <= request.max_tokens:
         raise GeneratorError(
             f"the generator returned {count} tokens and sampled {completion.sampled_tokens}, where at least 1 and "
             f"at most {request.max_tokens} were asked for"
         )
-    if len(completion.logprobs) != count or (completion.scores is not None and len(completion.scores) != count):
+    logprobs = None if completion.logprobs is None else len(completion.logprobs)
+    scores = None if completion.scores is None else len(completion.scores)
+    if (logprobs not in (None, count) and not whole) or scores not in (None, count):
         raise GeneratorError(
-            f"the generator returned {count} tokens with {len(completion.logprobs)} log-probabilities and "
-            f"{None if completion.scores is None else len(completion.scores)} scores: one each per token is due"
+            f"the generator returned {count} tokens with {logprobs} log-probabilities and {scores} scores: one each "
+            "per token is due"
         )
 
 
-def _check_values(completion: Completion, request: Request, known_ids: int) -> None:
+def _check_values(completion: Completion, request: Request, known_ids: int, whole: bool) -> None:
     ids = completion.token_ids
     least, most = min(ids), max(ids)
     if not (least >= 0 and most < known_ids):
         raise GeneratorError(
             f"the generator returned token {most if least >= 0 else least}, and its vocabulary has {known_ids}"
         )
-    if completion.sampled_tokens < request.max_tokens and ids[-1] not in request.stop_ids:
+    if completion.sampled_tokens < request.max_tokens and ids[-1] not in request.stop_ids and not whole:
         raise GeneratorError(
             f"the generator ended after {completion.sampled_tokens} of {request.max_tokens} tokens on token "
             f"{ids[-1]}, which is not a stop token"
@@ -181,7 +190,8 @@ def _check_values(completion: Completion, request: Request, known_ids: int) -> N
     if not request.stop_ids.isdisjoint(ids[:-1]):
         at = next(place for place, token in enumerate(ids) if token in request.stop_ids)
         raise GeneratorError(f"the generator went on behind stop token {ids[at]}: it must stop at stop_ids")
-    if math.isnan(sum(completion.logprobs)) and any(math.isnan(p) for p in completion.logprobs):
+    logprobs = completion.logprobs or ()
+    if math.isnan(sum(logprobs)) and any(math.isnan(p) for p in logprobs):
         raise GeneratorError("the generator returned NaN log-probabilities: the model's weights or dtype are broken")
 
 

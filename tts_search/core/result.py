@@ -38,14 +38,14 @@ class Candidate:
     """A path that may be answered from.
 
     `node` is the index of its last thinking node, `score` its aggregated step scores (None where nothing scores steps),
-    `mean_logprob` the mean log-probability of its sampled tokens (the answer's included where there is one). `answer`
-    is None until the path was answered, `vote` is what majorities count: the answer's final expression, None without
-    one.
+    `mean_logprob` the mean log-probability of its sampled tokens (the answer's included where there is one; None where
+    the engine gave none). `answer` is None until the path was answered, `vote` is what majorities count: the answer's
+    final expression, None without one.
     """
 
     node: int
     score: float | None
-    mean_logprob: float
+    mean_logprob: float | None
     answer: str | None = None
     vote: str | None = None
 

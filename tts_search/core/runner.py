@@ -72,18 +72,22 @@ class _Search:
         self.question = question
         self.job = job
         self.tokenizer = shared.generator.tokenizer
-        prompt = self.tokenizer.render(_prompt(question, job.system))
-        self.room = shared.generator.context_tokens - len(prompt)
+        messages = _prompt(question, job.system)
+        prompt = self.tokenizer.render(messages)
+        whole = not getattr(shared.generator, "starts_anywhere", True)
+        self.room = shared.generator.context_tokens - (0 if whole else len(prompt))
         if self.room < 2:
             raise InvalidInputError(
                 f"the question is {len(prompt)} tokens long, and the model's context holds "
                 f"{shared.generator.context_tokens}: shorten the question, or use a model with a longer context"
             )
+        # One request brings thinking and answer where neither can be gone on with.
+        self.answer_room = min(job.answer_tokens, self.room // 4) if whole else 0
         self.thinking_room = min(job.max_tokens, self.room - min(job.answer_tokens, self.room // 4))
         self.tree = Tree(question, prompt, job.segmenter, self.tokenizer.decode, job.seed)
         quarter = 0 if job.budget is None else job.budget // 4
         reserve = quarter if job.selector.needs_answers else min(quarter, job.answer_tokens)
-        self.budget = Budget(job.budget, answer_reserve=reserve)
+        self.budget = Budget(job.budget, answer_reserve=0 if whole else reserve)
         self.sampler = Sampler(
             self.tree,
             shared.generator,
@@ -93,6 +97,7 @@ class _Search:
             job.seed,
             self._report if job.on_event or job.halt or job.seconds is not None else None,
             shared.generator_seconds,
+            messages,
         )
         self.valuation = None if shared.scoring is None else Valuation(shared.scoring, job.aggregate)
         self.answers = Answers(
@@ -136,7 +141,7 @@ class _Search:
         reason = await self._search(started)
         left = self.budget.available if reason is StopReason.EARLY and self.job.budget else 0
         self.budget.release()
-        if not self.ends and reason in (StopReason.BUDGET, StopReason.COMPLETED):
+        if not self.ends and not self.sampler.whole and reason in (StopReason.BUDGET, StopReason.COMPLETED):
             await self._finish_best()
         ends = self.ends or self.tree.leaves()
         candidates, chosen = await self.answers.choose(ends)
@@ -169,7 +174,7 @@ class _Search:
             budget=self.job.budget,
             tree=self.tree if self.job.keep_tree else None,
             comparer=self.answers.comparer,
-            warnings=self.answers.warnings,
+            warnings=(*self.answers.warnings, *self.sampler.warnings),
         )
 
     # The search.
@@ -278,7 +283,9 @@ class _Search:
             raise self._misused(f"asked for n={expand.n!r}, max_tokens={expand.max_tokens!r}: {error}") from error
         if n < 1 or limit < 1:
             raise self._misused(f"asked for n={n}, max_tokens={expand.max_tokens}: 1 is the least")
-        want = min(self.thinking_room - node.length, limit)
+        want = min(self.thinking_room - node.length, limit) + self.answer_room
+        if self.sampler.whole:
+            until = self._whole(node, until)
         least = self.sampler.least_tokens
         if node.ended or want < least:
             return []
@@ -287,6 +294,16 @@ class _Search:
         if n > MAX_DRAWS:
             raise self._misused(f"asked for n={n} samples at once, {MAX_DRAWS:,} are the most: ask for fewer a round")
         return [self.sampler.draw(node, until, want) for _ in range(n)]
+
+    def _whole(self, node: Node, until: Until) -> Until:
+        """How far a sample goes where the engine gives whole responses alone; a plan that asks for less is refused."""
+        if node.up is not None or until is Until.STEP:
+            place = "a single step" if node.up is None else "a path to be gone on with"
+            raise self._misused(
+                f"asked for {place}, and {self.shared.generator.name!r} is a chat service: it gives whole responses "
+                "alone. Take strategy='best_of_n', or a server with /v1/completions"
+            )
+        return Until.END
 
     async def _grown(self, draws: Sequence[Draw]) -> dict[Draw, Node]:
         nodes = await self._grow(draws)

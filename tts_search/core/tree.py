@@ -40,7 +40,7 @@ class Node:
     counted in tokens from the start of the response; `step_count` counts the steps of the whole path, `new_step_scores`
     are values in [0, 1] of the new ones, or of all the path's where the scorer judged earlier ones anew (`rescored`).
     `value` is the aggregation over the path's scores (0 without steps). `forced_tokens` leading tokens were put there
-    (a closing tag), not sampled.
+    (a closing tag), not sampled. `counted_tokens` is the engine's own count where its ids are not its tokens.
     """
 
     index: int
@@ -59,6 +59,7 @@ class Node:
     logprobs: array[float] = field(default_factory=lambda: array("d"), repr=False)
     token_scores: array[float] | None = field(default=None, repr=False)
     forced_tokens: int = 0
+    counted_tokens: int | None = None
     logprob_sum: float = 0.0  # of the path
     logprob_count: int = 0
 
@@ -76,6 +77,16 @@ class Node:
     def token_ids(self) -> tuple[int, ...]:
         """The tokens that it adds."""
         return tuple(self.ids)
+
+    @property
+    def token_count(self) -> int:
+        """How many tokens it adds, by the engine's own count where its ids are not its tokens."""
+        return len(self.ids) if self.counted_tokens is None else self.counted_tokens
+
+    @property
+    def token_length(self) -> int:
+        """How many tokens the path has, counted likewise."""
+        return self.length if self.counted_tokens is None else sum(node.token_count for node in self.path())
 
     @property
     def step_ends(self) -> tuple[int, ...]:
