@@ -257,6 +257,7 @@ def test_a_searcher_keeps_its_own_settings() -> None:
         "sampling": {"temperature": 0.1, "top_p": 0.95, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0},
         "max_tokens": 20,
         "answer_tokens": 7,
+        "extract": "test_a_searcher_keeps_its_own_settings.<locals>.<lambda>",
     }
     greedy = FakeGenerator(sampling=Sampling(temperature=0.1))
     with Searcher(generator=greedy, scorer=Unwritten(), sampling=Sampling(temperature=0.0)) as searcher:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.skips import VARIABLE
+from tests.skips import ALLOWED, VARIABLE
 
 CONFTEST = "from tests import skips\ndef pytest_configure(config): skips.watch(config)\n"
+ROOT = Path(__file__).parents[1]
 PASSES = "def test_fine(): pass\n"
 
 
@@ -17,7 +18,7 @@ def run(folder: Path, test: str, *, strict: bool) -> tuple[int, str]:
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "test_it.py").write_text("import pytest\n" + test)
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
-    environment |= {"PYTHONPATH": str(Path(__file__).parents[1])} | ({VARIABLE: "1"} if strict else {})
+    environment |= {"PYTHONPATH": str(ROOT)} | ({VARIABLE: "1"} if strict else {})
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=folder)
     return done.returncode, done.stdout
@@ -43,3 +44,10 @@ def test_a_skip_fails_where_everything_must_run(tmp_path: Path, skip: str) -> No
 
 def test_what_runs_and_passes_is_fine(tmp_path: Path) -> None:
     assert run(tmp_path, PASSES, strict=True)[0] == 0
+
+
+def test_what_may_be_skipped_is_there() -> None:
+    for name in ALLOWED:
+        path, *names = name.split("::")
+        assert (ROOT / path).is_file(), path
+        assert all(part in (ROOT / path).read_text() or part.startswith("test_") for part in names), name

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ from tts_search.core.result import SearchResult, StopReason
 from tts_search.core.runner import Runner
 from tts_search.core.sampler import GENERATOR_SECONDS
 from tts_search.core.scoring import SCORER_SECONDS, Scoring
-from tts_search.errors import GeneratorError, InvalidInputError, TTSError
+from tts_search.errors import GeneratorError, TTSError, told
 from tts_search.models import EMBEDDED
 from tts_search.options import (
     Options,
@@ -29,6 +29,8 @@ from tts_search.options import (
     StepRuleLike,
     check_names,
     check_question,
+    check_questions,
+    check_seconds,
     check_whole,
     lists_options,
     resolve_generator,
@@ -36,6 +38,9 @@ from tts_search.options import (
     resolve_scorer,
 )
 from tts_search.segmentation import Segmenter, as_rule
+from tts_search.selection.votes import extract_name
+
+ENGINE_CLOSING_SECONDS = 120.0  # how long an engine may take to end
 
 
 class Searcher:
@@ -45,11 +50,13 @@ class Searcher:
         model: `"embedded"` (the small model that ships with the package), a Hugging Face folder, or a hub id.
         generator: `"vllm"`, `"transformers"`, `"auto"` (vLLM where it is installed; transformers for the
             embedded model, which is answered before vLLM has started), the URL of an OpenAI-compatible server
-            (`"http://localhost:8000/v1"`; `model` is then what it serves, or left out), or a `Generator` of your own,
-            whose `model` then counts.
+            (`"http://localhost:8000/v1"`, also as `model`; `model` is then what it serves, or left out), or a
+            `Generator` of your own, whose `model` then counts.
         scorer: `"auto"` (the generator's own SPRM head; no scorer where it has none), `"sprm"` (the same,
             but refuse to go without), a `Scorer`, the name of one that an installed package offers (entry points in the
             group `tts_search.scorers`), or None.
+        engine_args: what else the engine's constructor takes, for an engine that is named: `{"max_batch": 16}`. What
+            `VLLMGenerator` does not take itself goes to vLLM.
         concurrency: questions in flight at once in `search_many`.
         scorer_seconds: limit of one call of the scorer, in which a question that hangs it fails; None for no limit.
         generator_seconds: limit of the engine's silence, its start included, in which a question fails; None for none.
@@ -66,6 +73,7 @@ class Searcher:
         *,
         generator: str | Generator = "auto",
         scorer: ScorerLike = "auto",
+        engine_args: Mapping[str, Any] | None = None,
         concurrency: int = 64,
         scorer_seconds: float | None = SCORER_SECONDS,
         generator_seconds: float | None = GENERATOR_SECONDS,
@@ -73,15 +81,14 @@ class Searcher:
     ) -> None:
         """The options of a call are defaults for all calls here."""
         check_names(defaults)
-        for name, seconds in (("scorer_seconds", scorer_seconds), ("generator_seconds", generator_seconds)):
-            if seconds is not None and not seconds > 0:
-                raise InvalidInputError(f"{name} must be positive, or None for no limit; got {seconds!r}")
+        scorer_seconds = check_seconds("scorer_seconds", scorer_seconds)
+        generator_seconds = check_seconds("generator_seconds", generator_seconds)
         self._concurrency = check_whole("concurrency", concurrency, at_least=1)
         for name, value in defaults.items():  # before a model is loaded for nothing
             if name in ("max_tokens", "answer_tokens"):
                 check_whole(name, value, at_least=1)
         self._defaults = defaults
-        engine = resolve_generator(model, generator)
+        engine = resolve_generator(model, generator, engine_args)
         self._scorer = resolve_scorer(scorer, engine)
         self._segmenters: dict[str, Segmenter] = {}
         self._runner = Runner(
@@ -114,6 +121,7 @@ class Searcher:
             "sampling": asdict(usual.sampling),
             "max_tokens": usual.max_tokens,
             "answer_tokens": usual.answer_tokens,
+            **({} if (extract := extract_name(usual.extract)) == "auto" else {"extract": extract}),
             **({} if usual.system is None else {"system": usual.system}),
         }
 
@@ -137,7 +145,11 @@ class Searcher:
         """Answer many questions through one engine; results come in order of completion, `result.index` says whose.
 
         The budget is per question. A question that fails is a result with its `error`; the others go on. Questions are
-        read as they are needed, `concurrency` at a time. Leaving the loop cancels what is in flight.
+        read as they are needed, `concurrency` at a time. Leaving the loop cancels what is in flight. If reading them
+        raises, that is raised once all those that were read are answered.
+
+        Raises:
+            InvalidInputError: an option cannot be used, or this is no collection of questions.
         """
         return self._many(_Batch(self, questions, self._resolve(options)))
 
@@ -156,9 +168,14 @@ class Searcher:
                 yield await self._loop.acall(batch.next_result())
 
     def close(self) -> None:
-        """Cancel what is under way and free the engine. Calling it twice, or in a fork, is harmless."""
-        if self._loop.forked:
+        """Cancel what is under way and free the engine. Calling it twice, or in a fork, is harmless.
+
+        Raises:
+            GeneratorError: the engine raised, or did not end within some time.
+        """
+        if self._loop.forked or self._loop.closed:
             return
+        self._loop.check_thread()
         try:
             self._loop.call(self._close())
         finally:
@@ -166,14 +183,19 @@ class Searcher:
 
     async def _close(self) -> None:
         await self._loop.cancel_others()
+        clock = asyncio.timeout(ENGINE_CLOSING_SECONDS)
         try:
-            await self.generator.aclose()
+            async with clock:
+                await self.generator.aclose()
         except TTSError:
             raise
         except BaseException as error:
-            raise GeneratorError(
-                f"generator {self.generator.name!r} raised {type(error).__name__} as it was closed: {error}"
-            ) from error
+            if isinstance(error, TimeoutError) and clock.expired():
+                raise GeneratorError(
+                    f"generator {self.generator.name!r} was not closed within {ENGINE_CLOSING_SECONDS:g} seconds: "
+                    "it is left as it is"
+                ) from error
+            raise GeneratorError(f"generator {self.generator.name!r} raised as it was closed: {told(error)}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -203,7 +225,7 @@ class Searcher:
         except (TTSError, asyncio.CancelledError):
             raise
         except BaseException as error:  # whatever it is, it is this question's alone
-            raise TTSError(f"the search failed: {type(error).__name__}: {error}") from error
+            raise TTSError(f"the search failed: {told(error)}") from error
 
     async def _search_one_of_many(self, index: int, question: Question, job: Job) -> SearchResult:
         try:
@@ -212,7 +234,7 @@ class Searcher:
             return SearchResult(
                 question=question,
                 stop_reason=StopReason.ERROR,
-                strategy=repr(job.strategy),
+                strategy=job.strategy_name,
                 selector=job.selector.name,
                 model=self.generator.name,
                 seed=job.seed,
@@ -227,7 +249,8 @@ class _Batch:
 
     def __init__(self, searcher: Searcher, questions: Iterable[Question], job: Job) -> None:
         self._searcher = searcher
-        self._questions = enumerate(questions)
+        self._questions = enumerate(check_questions(questions))
+        self._unread: Exception | None = None  # what the questions raised as they were read
         self._job = job
         self._results: asyncio.Queue[SearchResult] = asyncio.Queue()
         self._running: set[concurrent.futures.Future[None]] = set()
@@ -236,10 +259,20 @@ class _Batch:
     def refill(self) -> bool:
         """Start questions, in the caller's thread; whether there is any result to wait for."""
         self._running = {work for work in self._running if not work.done()}
-        for index, question in islice(self._questions, self._searcher._concurrency - self._due):
+        for index, question in self._next(self._searcher._concurrency - self._due):
             self._running.add(self._searcher._loop.submit(self._run(index, question)))
             self._due += 1
+        if self._unread is not None and not self._due:
+            raise self._unread
         return self._due > 0
+
+    def _next(self, count: int) -> Iterator[tuple[int, Question]]:
+        """So many more questions, or fewer where they end or raise."""
+        if self._unread is None:
+            try:
+                yield from islice(self._questions, count)
+            except Exception as error:  # the answers in flight are paid for: they come first
+                self._unread = error
 
     async def next_result(self) -> SearchResult:
         """The result that is ready next, in the loop's thread."""

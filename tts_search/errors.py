@@ -43,3 +43,21 @@ class TrainingError(TTSError, RuntimeError):
 
 class SearchCancelledError(TTSError):
     """A search was cancelled before it had any path to answer from."""
+
+
+def shown(value: object) -> str:
+    """A value as a message of ours names it: its `repr`, not too long of it, also where that raises."""
+    try:
+        text = repr(value)
+    except BaseException as error:
+        return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
+    return text if len(text) <= 200 else text[:200] + "…"
+
+
+def told(error: BaseException) -> str:
+    """What an error says of itself, for a message of ours: `KeyError: 'x'`, also where its own words raise."""
+    kind = type(error).__name__
+    try:
+        return f"{kind}: {error}"
+    except BaseException as worse:  # an error of a plug-in's, and what it says is the plug-in's code
+        return f"{kind} (whose text raised {type(worse).__name__})"

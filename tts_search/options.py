@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import math
 import operator
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
+from difflib import get_close_matches
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 
@@ -21,19 +24,17 @@ from tts_search.core.job import Job
 from tts_search.core.protocols import Generator, Messages, Question, Sampling, Scorer, Selector, Strategy
 from tts_search.core.result import Candidate
 from tts_search.core.tree import Tree
-from tts_search.errors import InvalidInputError
+from tts_search.errors import InvalidInputError, shown, told
 from tts_search.models import EMBEDDED
 from tts_search.scorers.aggregate import Aggregation, resolve_aggregation
 from tts_search.scorers.engine_sprm import EngineSPRM
 from tts_search.segmentation import DEFAULT_STEP_RULE, Segmenter, StepRule
 from tts_search.selection.selectors import resolve_selector
 from tts_search.selection.votes import Extract, means_values, merge_votes, resolve_extract
-from tts_search.strategies.beam import StepBeamSearch
-from tts_search.strategies.best_first import BestFirst
 from tts_search.strategies.best_of_n import BestOfN
-from tts_search.strategies.dvts import DVTS
-from tts_search.strategies.mcts import MCTS
+from tts_search.strategies.naming import EFFORTS, STRATEGIES, read_strategy
 from tts_search.strategies.repeat import Repeat
+from tts_search.written import Unread, accepted, bind, read_value
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,15 +44,6 @@ SelectorLike = str | Selector | Callable[[Sequence[Candidate]], int]
 SamplingLike = Sampling | Mapping[str, float]
 StepRuleLike = StepRule | str | Collection[int]
 
-EFFORTS: Mapping[str, int] = {"low": 2, "medium": 8, "high": 32}  # Best-of-k (paper, section 4.1)
-STRATEGIES: Mapping[str, Strategy] = {
-    "best_of_n": BestOfN(),
-    "single": BestOfN(n=1),
-    "beam": StepBeamSearch(),
-    "dvts": DVTS(),
-    "mcts": MCTS(),
-    "best_first": BestFirst(),
-}
 GENERATORS = ("auto", "vllm", "transformers")
 SCORERS = ("auto", "sprm")
 
@@ -59,8 +51,8 @@ SCORERS = ("auto", "sprm")
 class Options(TypedDict, total=False):
     """How one call searches: keyword arguments of `search` and its twins, and of `Searcher` as defaults for its calls.
 
-    - `strategy`: a name (`"best_of_n"`, `"single"`, `"beam"`, `"dvts"`, `"mcts"`, `"best_first"`) or an object such as
-      `BestOfN(n=16)`.
+    - `strategy`: a name (`"best_of_n"`, `"single"`, `"beam"`, `"dvts"`, `"mcts"`, `"best_first"`), an object such as
+      `BestOfN(n=16)`, or a text that writes one, `"BestOfN(n=16)"`.
     - `effort`: `"low"`, `"medium"` or `"high"` for Best-of-2, -8 or -32, instead of a strategy; medium by default.
     - `budget`: hard cap on sampled tokens per question, thinking and answer together; None for none.
     - `repeat`: True does a strategy of a fixed size again and again, with fresh samples, until the budget is spent;
@@ -155,7 +147,12 @@ def check_names(options: Mapping[str, object]) -> None:
     """
     unknown = options.keys() - DEFAULTS.keys()
     if unknown:
-        raise InvalidInputError(f"unknown option {min(unknown)!r}: choose from {', '.join(DEFAULTS)}")
+        name = min(unknown)
+        near = get_close_matches(name, DEFAULTS, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        if name in (field.name for field in fields(Sampling)):
+            hint = f" (say sampling={{{name!r}: ...}})"
+        raise InvalidInputError(f"unknown option {name!r}{hint}: choose from {', '.join(DEFAULTS)}")
 
 
 def resolve_job(
@@ -169,7 +166,7 @@ def resolve_job(
     check_names(options)
     said: dict[str, Any] = {**DEFAULTS, **options}
     budget = None if said["budget"] is None else check_whole("budget", said["budget"], at_least=1)
-    strategy = resolve_strategy(said["strategy"], said["effort"], repeat=said["repeat"])
+    strategy = resolve_strategy(said["strategy"], said["effort"], repeat=check_yes_or_no("repeat", said["repeat"]))
     if getattr(strategy, "continues_paths", False) and not getattr(engine, "starts_anywhere", True):
         raise InvalidInputError(
             f"{strategy!r} goes on from the middle of a response, and {engine.name!r} is a chat service, which answers "
@@ -181,7 +178,8 @@ def resolve_job(
             f"{strategy!r} goes where step scores are high, and {engine.name!r} has no SPRM head: fit one "
             "with tts-search fit-head, pass scorer=..., or take strategy='best_of_n', which can do without"
         )
-    selector = resolve_selector(said["selector"] or ("best" if scored else "majority"))
+    usual = "best" if scored else "majority"
+    selector = resolve_selector(usual if said["selector"] is None else said["selector"])
     if selector.needs_scores and not scored:
         raise InvalidInputError(
             f"selector {selector.name!r} needs step scores, and {engine.name!r} has no SPRM head: pass "
@@ -190,14 +188,16 @@ def resolve_job(
     limits = (budget, said["seconds"], said["stop_when"], said["halt"])
     if getattr(strategy, "endless", False) and all(limit is None for limit in limits):
         raise InvalidInputError(f"{strategy!r} searches until it is stopped: give it a budget, such as budget=160_000")
-    seconds, margin = said["seconds"], said["early_stop"]
-    if seconds is not None and not seconds > 0:
-        raise InvalidInputError(f"seconds must be positive, or None for no limit; got {seconds!r}")
-    if margin is not None and not (0 <= margin <= 1 and selector.decided):
+    margin, halt = said["early_stop"], said["halt"]
+    if margin is not None and not (_is_number(margin) and 0 <= margin <= 1 and selector.decided):
         raise InvalidInputError(
             f"early_stop is a margin in [0, 1] for a selector that can tell a lead; got {margin!r} with "
             f"selector {selector.name!r}"
         )
+    if halt is not None and not callable(getattr(halt, "is_set", None)):
+        raise InvalidInputError(f"halt must be a threading.Event, got {halt!r}")
+    if said["stop_when"] is not None:
+        check_function("stop_when", said["stop_when"])
     if said["system"] is not None and not isinstance(said["system"], str):
         raise InvalidInputError(f"system must be a text, got {said['system']!r}")
     extract = resolve_extract(said["extract"])
@@ -208,9 +208,10 @@ def resolve_job(
         rule = config.step_rule if config else DEFAULT_STEP_RULE
     return Job(
         strategy=strategy,
+        strategy_name=check_repr("strategy", strategy),
         selector=selector,
         segmenter=segmenter(rule),
-        aggregate=resolve_aggregation(said["aggregation"] or published),
+        aggregate=resolve_aggregation(published if said["aggregation"] is None else said["aggregation"]),
         extract=extract,
         merge=merge_votes if selector.needs_answers and means_values(extract) else None,
         sampling=resolve_sampling(said["sampling"], engine.sampling),
@@ -218,20 +219,20 @@ def resolve_job(
         answer_tokens=check_whole("answer_tokens", said["answer_tokens"], at_least=1),
         budget=budget,
         seed=check_whole("seed", said["seed"]),
-        seconds=seconds,
+        seconds=check_seconds("seconds", said["seconds"]),
         early_stop=margin,
         stop_when=said["stop_when"],
-        halt=said["halt"],
+        halt=halt,
         on_event=_handler(said["on_event"], said["on_progress"]),
         system=said["system"],
-        keep_tree=bool(said["keep_tree"]),
+        keep_tree=check_yes_or_no("keep_tree", said["keep_tree"]),
     )
 
 
 def _handler(on_event: OnEvent | None, on_progress: OnProgress | None) -> OnEvent | None:
     for name, function in (("on_event", on_event), ("on_progress", on_progress)):
         if function is not None:
-            check_callable(name, function)
+            check_function(name, function)
     if on_event is None or on_progress is None:
         return on_event if on_progress is None else as_events(on_progress)
     return partial(_both, on_event, as_events(on_progress))
@@ -256,30 +257,64 @@ def resolve_sampling(sampling: SamplingLike | None, own: Sampling) -> Sampling:
     return replace(own, **sampling)
 
 
-def resolve_generator(model: str | Path, generator: str | Generator) -> Generator:
-    """The engine that `Searcher(model, generator=...)` names; an object is taken as it is."""
+def resolve_generator(
+    model: str | Path, generator: str | Generator, engine_args: Mapping[str, Any] | None = None
+) -> Generator:
+    """The engine that `Searcher(model, generator=..., engine_args=...)` names; an object is taken as it is.
+
+    Raises:
+        InvalidInputError: an unknown engine, or an argument that its constructor does not take; the message lists
+            those it does.
+    """
+    arguments = dict(engine_args or {})
     if not isinstance(generator, str):
         _no_class("generator", generator)
-        return generator
-    if "://" in generator:
+        if arguments:
+            raise InvalidInputError(f"engine_args are for an engine by its name, and {generator!r} is made already")
+        return _complete("generator", generator, Generator)
+    if generator == "auto" and is_url(model):
+        model, generator = EMBEDDED, str(model)
+    kind = _engine(model, generator)
+    if is_url(generator):
+        if model != EMBEDDED:  # what the server serves; its name there, if the tokenizer is elsewhere or not needed
+            named = "tokenizer" in arguments or "tokenizer" not in accepted(kind)
+            arguments.setdefault("model" if named else "tokenizer", model)
+        return bind(kind, kind.__name__, [generator], arguments).make()
+    if arguments and kind.__name__ == "VLLMGenerator":  # the rest is vLLM's own, which knows what it takes
+        own = accepted(kind)
+        rest = {
+            name: read_value(value) if isinstance(value, Unread) else value
+            for name, value in arguments.items()
+            if name not in own
+        }
+        arguments = {name: value for name, value in arguments.items() if name in own}
+        if rest:
+            arguments["engine_args"] = rest
+    return bind(kind, kind.__name__, [model], arguments).make() if arguments else kind(model)
+
+
+def is_url(text: object) -> bool:
+    """Whether it is meant as an address, as models and folders are not."""
+    return isinstance(text, str) and "://" in text
+
+
+def _engine(model: str | Path, generator: str) -> Callable[..., Generator]:
+    if is_url(generator):
         from tts_search.generators.openai import ChatGenerator, OpenAIGenerator, is_chat
 
-        named = None if model == EMBEDDED else model
-        if is_chat(generator):
-            return ChatGenerator(generator, model=None if named is None else str(named))
-        return OpenAIGenerator(generator, tokenizer=named)
+        return ChatGenerator if is_chat(generator) else OpenAIGenerator
     if generator not in GENERATORS:
-        return discovery.load(discovery.GENERATORS, generator, GENERATORS)(model)
+        return discovery.load(discovery.GENERATORS, generator, GENERATORS)
     if generator == "auto":
         installed = importlib.util.find_spec("vllm") is not None
         generator = "vllm" if installed and model != EMBEDDED else "transformers"
     if generator == "vllm":
         from tts_search.generators.vllm import VLLMGenerator
 
-        return VLLMGenerator(model)
+        return VLLMGenerator
     from tts_search.generators.transformers import TransformersGenerator
 
-    return TransformersGenerator(model)
+    return TransformersGenerator
 
 
 def resolve_scorer(scorer: ScorerLike, engine: Generator) -> Scorer | None:
@@ -288,7 +323,7 @@ def resolve_scorer(scorer: ScorerLike, engine: Generator) -> Scorer | None:
         return None
     if not isinstance(scorer, str):
         _no_class("scorer", scorer)
-        return scorer
+        return _complete("scorer", scorer, Scorer)
     if scorer not in SCORERS:
         return discovery.instantiate(discovery.load(discovery.SCORERS, scorer, SCORERS), Scorer, f"scorer {scorer!r}")
     if engine.head_config is None:
@@ -303,23 +338,20 @@ def resolve_strategy(strategy: str | Strategy | None, effort: str | None = None,
     """
     if strategy is not None and effort is not None:
         raise InvalidInputError(f"give a strategy or an effort, not both (strategy={strategy!r}, effort={effort!r})")
-    found = _strategy(strategy, effort or "medium")
+    found = _strategy(strategy, "medium" if effort is None else effort)
     fixed = not getattr(found, "endless", False) and found != STRATEGIES["single"]
     return Repeat(found) if repeat and fixed else found
 
 
 def _strategy(strategy: str | Strategy | None, effort: str) -> Strategy:
     if strategy is None:
-        if effort not in EFFORTS:
+        if not isinstance(effort, str) or effort not in EFFORTS:
             raise InvalidInputError(f"unknown effort {effort!r}: choose from {', '.join(EFFORTS)}")
         return BestOfN(n=EFFORTS[effort])
     if not isinstance(strategy, str):
         _no_class("strategy", strategy)
         return check_callable("strategy", strategy)
-    if strategy in STRATEGIES:
-        return STRATEGIES[strategy]
-    found = discovery.load(discovery.STRATEGIES, strategy, STRATEGIES)
-    return found() if isinstance(found, type) else found
+    return read_strategy(strategy)
 
 
 def with_texts(messages: Messages) -> list[dict[str, Any]]:
@@ -375,6 +407,19 @@ def check_question(question: object) -> Question:
     return checked
 
 
+def check_questions(questions: Any) -> Iterable[Question]:
+    """Many questions: a list of them, or whatever else one can go through.
+
+    Raises:
+        InvalidInputError: it is one question, or nothing that can be gone through.
+    """
+    if isinstance(questions, str | bytes | Mapping):
+        raise InvalidInputError(f"many questions are a list of questions, got {shown(questions)}: put one in a list")
+    if not isinstance(questions, Iterable):
+        raise InvalidInputError(f"many questions are a list, or another iterable of questions, got {shown(questions)}")
+    return questions
+
+
 def check_whole(name: str, value: object, *, at_least: int | None = None) -> int:
     """A whole number as an `int`, numpy's too.
 
@@ -401,6 +446,69 @@ def check_callable(name: str, value: Any) -> Any:
     """
     if not callable(value):
         raise InvalidInputError(f"{name} must be callable, got {value!r}")
+    return value
+
+
+def check_function(name: str, value: Any) -> Any:
+    """The value.
+
+    Raises:
+        InvalidInputError: it cannot be called, or a call of it does nothing yet: its like are awaited, or gone through.
+    """
+    check_callable(name, value)
+    for function in (value, getattr(value, "__call__", None)):  # noqa: B004 - an object's own may be async
+        for kind in (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction):
+            if kind(function):
+                raise InvalidInputError(
+                    f"{name} must be a plain function, neither async nor a generator; got {value!r}"
+                )
+    return value
+
+
+def check_yes_or_no(name: str, value: object) -> bool:
+    """True or False, numpy's too.
+
+    Raises:
+        InvalidInputError: it is neither.
+    """
+    if isinstance(value, bool) or type(value).__name__ == "bool":
+        return bool(value)
+    raise InvalidInputError(f"{name} must be True or False, got {value!r}")
+
+
+def check_seconds(name: str, value: Any) -> float | None:
+    """A limit of time, None for no limit.
+
+    Raises:
+        InvalidInputError: it is no number above 0.
+    """
+    if value is None:
+        return None
+    if not _is_number(value) or not value > 0:
+        raise InvalidInputError(f"{name} must be positive, or None for no limit; got {value!r}")
+    return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def check_repr(name: str, value: object) -> str:
+    """How a value would be typed: it stands in results, logs and errors.
+
+    Raises:
+        InvalidInputError: its own code for that raised.
+    """
+    try:
+        return repr(value)
+    except BaseException as error:
+        raise InvalidInputError(f"{name}: the repr of {type(value).__qualname__} raised {told(error)}") from error
+
+
+def _complete(what: str, value: Any, kind: type) -> Any:
+    missing = [name for name in vars(kind) if not name.startswith("_") and not hasattr(value, name)]
+    if missing:
+        raise InvalidInputError(f"{what}={shown(value)} is no {kind.__name__}: it has no {', '.join(missing)}")
     return value
 
 

@@ -24,7 +24,9 @@ from tts_search.core.budget import Usage
 from tts_search.core.result import Candidate, SearchResult, Step, StopReason
 from tts_search.export import from_json
 from tts_search.options import EFFORTS, GENERATORS, STRATEGIES
+from tts_search.scorers.aggregate import AGGREGATIONS
 from tts_search.selection.selectors import SELECTORS
+from tts_search.selection.votes import EXTRACTS
 
 FAKES = '''
 import itertools, os, sys, time
@@ -62,6 +64,19 @@ class Noisy(FakeGenerator):
         os.write(1, b"engine noise")
         os.write(2, b"engine noise")
         return await super().generate(request)
+
+class Sized(FakeGenerator):
+    def __init__(self, *, size: int = 3, name: str = "x", head: "str | None" = "auto"):
+        super().__init__(name=f"{size} {name} {head}", script=good().script)
+
+class Asked(FakeGenerator):
+    def __init__(self):
+        super().__init__(script=good().script)
+    async def generate(self, request):
+        sys.stderr.write(self.tokenizer.decode(request.prefix) + repr(request.sampling))
+        return await super().generate(request)
+
+def first(answer): return answer[0]
 
 class Slow(FakeGenerator):
     async def generate(self, request):
@@ -160,9 +175,34 @@ def test_sampling_options_keep_the_rest_of_the_models_own() -> None:
     assert (result.exit_code, result.stdout) == (0, "Für dich\n")  # 9 bytes, a token each
 
 
-@pytest.mark.parametrize("strategy", ["best_of_n", "single", "cli_fakes:two", "tts_search:BestOfN"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["best_of_n", "single", "low", "BestOfN(n=3)", "cli_fakes:two", "tts_search:BestOfN", "tts_search:BestOfN(n=2)"],
+)
 def test_strategies_by_name_and_by_object(strategy: str) -> None:
     assert solve("2 + 2?", "--strategy", strategy, "-q").exit_code == 0
+
+
+def test_what_a_generator_of_the_users_is_made_with() -> None:
+    given = ("--engine-arg", "size=30", "--engine-arg", "name=fp32", "--head", "none", "--json")
+    result = solve("2 + 2?", *given, generator="Sized")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["model"] == "30 fp32 None"
+    refused = solve("2 + 2?", "--engine-arg", "sise=3", generator="Sized")
+    assert refused.exit_code == 2
+    assert "--generator cli_fakes:Sized has no 'sise': choose from size, name, head" in refused.stderr
+
+
+def test_settings_reach_the_search() -> None:
+    told = ("--system", "Be brief.", "--extract", "cli_fakes:first", "--aggregation", "min", "--top-k", "5")
+    told += ("--min-p", "0.1", "--repetition-penalty", "1.2", "--selector", "majority", "-n", "2")
+    result = solve("2 + 2?", *told, "--scorer", "tts_search.testing:FakeScorer", "--json", generator="Asked")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["candidates"][0]["vote"] == "F"
+    assert found["score"] == min(step["score"] for step in found["steps"])
+    assert "Sampling(temperature=0.6, top_p=0.95, top_k=5, min_p=0.1, repetition_penalty=1.2)" in result.stderr
+    assert "Be brief." in result.stderr
 
 
 def test_saving_the_tree(folder: Path) -> None:
@@ -209,7 +249,7 @@ def test_selectors(selector: str) -> None:
         ("BadScorer", (), 2, "error: --generator cli_fakes:BadScorer is no Generator: it has no name, tokenizer"),
         ("absent", (), 2, "error: --generator cli_fakes:absent cannot be imported: "),
         ("good", ("--scorer", "no_such_module:X"), 2, "error: --scorer no_such_module:X cannot be imported: "),
-        ("good", ("--strategy", "cli_fakes:nothing"), 2, "error: --strategy cli_fakes:nothing is no strategy"),
+        ("good", ("--strategy", "cli_fakes:nothing"), 2, "error: --strategy: cli_fakes:nothing is no strategy"),
         ("good", ("--scorer", "sprm"), 2, "'fake' has no SPRM head"),
         ("good", ("--selector", "best"), 2, "selector 'best' needs step scores"),
         (
@@ -246,7 +286,6 @@ def test_exit_codes(generator: str, args: tuple[str, ...], code: int, said: str)
     ("option", "value", "said"),
     [
         ("--effort", "heroic", ("'heroic'", *EFFORTS)),
-        ("--strategy", "magic", ("'magic'", *STRATEGIES, "package.module:Object")),
         ("--selector", "worst", ("'worst'", *SELECTORS)),
         ("--generator", "gpt", ("'gpt'", *GENERATORS)),
         ("--scorer", "me", ("'me'", "auto", "sprm", "none")),
@@ -264,6 +303,11 @@ def test_exit_codes(generator: str, args: tuple[str, ...], code: int, said: str)
         ("--seconds", "0", ("'0'", "above 0")),
         ("--early-stop", "2", ("'2'", "of 0 to 1")),
         ("--seed", "x", ("'x'", "whole number")),
+        ("--top-k", "-1", ("'-1'", "of at least 0")),
+        ("--min-p", "1", ("'1'", "below 1")),
+        ("--repetition-penalty", "0", ("'0'", "above 0")),
+        ("--extract", "best", ("'best'", *EXTRACTS, "package.module:Object")),
+        ("--aggregation", "sum", ("'sum'", *AGGREGATIONS, "package.module:Object")),
     ],
 )
 def test_a_bad_option_names_the_value_and_the_choices(option: str, value: str, said: tuple[str, ...]) -> None:
@@ -287,6 +331,21 @@ def test_a_bad_option_names_the_value_and_the_choices(option: str, value: str, s
         (("solve", " \n"), "the question is empty"),
         (("solve", "a\udcff"), "the question is not UTF-8 text"),
         (("solve", "x", "--model", "./nowhere"), "no model folder at './nowhere'"),
+        (("solve", "x", "--strategy", "magic"), f"unknown strategy 'magic': choose from {', '.join(STRATEGIES)}"),
+        (("solve", "x", "--strategy", "magic"), "package.module:Object, with settings as in MCTS(children=4)"),
+        (
+            ("solve", "x", "--strategy", "MCTS(childs=4)"),
+            "MCTS has no 'childs': choose from children, expansion_tokens",
+        ),
+        (("solve", "x", "--strategy", "MCTS(children=x)"), "children of MCTS must be a whole number, got 'x'"),
+        (("solve", "x", "--strategy", "BestOfN(n=0)"), "--strategy: strategy BestOfN needs n >= 1"),
+        (("solve", "x", "--engine-arg", "max_batch"), "'max_batch' is not NAME=VALUE"),
+        (("solve", "x", "--engine-arg", "max_bach=3"), "TransformersGenerator has no 'max_bach': choose from"),
+        (("solve", "x", "--engine-arg", "max_batch=x"), "max_batch of TransformersGenerator must be a whole number"),
+        (("solve", "x", "--engine-arg", "max_batch=0"), "max_batch must be at least 1, got 0"),
+        (("solve", "x", "--engine-arg", "threads=1", "--engine-arg", "threads=2"), "threads is given twice"),
+        (("solve", "x", "--head", "./nowhere"), "the folder './nowhere' is not there"),
+        (("solve", "x", "--tokenizer", "gpt2"), "--tokenizer gpt2 is for a server"),
     ],
 )
 def test_bad_calls(args: tuple[str, ...], said: str) -> None:

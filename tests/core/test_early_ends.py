@@ -209,3 +209,17 @@ def test_a_sample_under_way_is_not_kept_by_a_halt() -> None:
     assert result.stop_reason is StopReason.HALTED
     assert result.tree is not None
     assert [node.parent for node in result.tree] == [None, 0], "the answer, straight from the question"
+
+
+def test_of_equal_paths_the_earlier_is_taken_to_its_end() -> None:
+    """The budget ends in the middle of two thoughts that are worth the same."""
+
+    def strategy(tree: Tree) -> Plan:
+        yield [Expand(tree.root, 2, Until.STEP)]
+
+    result = run_search(FakeGenerator(close=0, step=0.3), strategy, scorer=FakeScorer(value=lambda _: 0.5), budget=400)
+    tree = result.tree
+    assert tree is not None
+    first, second = tree.children(tree.root)
+    assert first.value == second.value
+    assert tree.nodes[3].parent == first.index

@@ -53,7 +53,7 @@ def hang(_: Trajectory) -> None:
         (lambda t: 1 / 0, "Broken raised ZeroDivisionError: division by zero"),
         (lambda t: None, "Broken raised TypeError"),
         (lambda t: ["high"] * len(t.step_ends), "Broken raised ValueError"),
-        (lambda t: (_ for _ in ()).throw(SystemExit(3)), "Broken raised RuntimeError: SystemExit: 3"),
+        (lambda t: (_ for _ in ()).throw(SystemExit(3)), "Broken raised SystemExit: 3"),
         (hang, r"Broken did not answer within 0\.5 seconds.*scorer_seconds"),
     ],
     ids=["too few", "too many", "nan", "above 1", "below 0", "raises", "none", "words", "exits", "hangs"],

@@ -44,9 +44,11 @@ class Told(Writer):
         self.likes = likes
         self.asked: list[str] = []
         self.judged: list[str] = []
+        self.stops: list[Sequence[str]] = []
 
-    def write(self, text: str, **_: Any) -> str:
+    def write(self, text: str, *, stops: Sequence[str] = (), **_: Any) -> str:
         self.asked.append(text)
+        self.stops.append(stops)
         self.tokens += 100
         return next(self.lines)
 
@@ -109,20 +111,30 @@ def gen_prompt(*turns: tuple[str, str]) -> str:
     return "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in parts).removesuffix("\n")
 
 
-def test_gen_prm_judges_every_step_behind_its_earlier_critiques() -> None:
-    likes = {"Paragraph 1": 3.0, "Paragraph 2": -3.0}
+def test_think_prm_is_stopped_in_front_of_a_step_that_is_not_there() -> None:
+    writer = Told([" Step 2: fine.\n\nStep 3:", " All fine."])
+    ThinkPRM(writer, name="told").score([trajectory(STEPS[:2]), trajectory(STEPS[:1])])
+    assert [stops[-1] for stops in writer.stops] == ["Step 3:", "Step 2:"]
+    assert writer.judged[0].endswith("verify step by step: Step 2: fine.\nIs the solution correct?")
+    assert writer.judged[1].endswith("verify step by step: All fine.\nIs the solution correct?")
+
+
+@pytest.mark.parametrize(("likes", "word"), [(3.0, "Yes"), (-3.0, "No")])
+def test_gen_prm_judges_every_step_behind_its_earlier_outputs(likes: float, word: str) -> None:
     writer = Told(
         ["one\n</analyze>\n", "two\n</analyze>\n"],
-        likes=lambda t: likes["Paragraph" + t.rpartition("Paragraph")[2][:2]],
+        likes=lambda t: likes if "Paragraph 1" in t.rpartition("<analyze>")[2] else -likes,
     )
     judge = GenPRM(writer, name="told")
     (found,) = judge.score([trajectory(STEPS[:2])])
-    assert found == [pytest.approx(0.9525741), pytest.approx(0.0474259)]
+    right, wrong = pytest.approx(0.9525741), pytest.approx(0.0474259)
+    assert found == ([right, wrong] if likes > 0 else [wrong, right])
     opening = "<analyze>\nLet's analyze the Paragraph {} step by step: "
     verdict = "<output>\n**Judgement**: $\\boxed{"
     first = ("user", f"Question: {QUESTION}\n\n{STEPS[0]}")
     critique = opening.format(1) + "one\n</analyze>\n" + verdict
-    second = gen_prompt(first, ("assistant", critique), ("user", STEPS[1]))
+    output = critique + word + "}$\n</output>\n"  # the whole of it, as their evaluation keeps it
+    second = gen_prompt(first, ("assistant", output), ("user", STEPS[1]))
     assert writer.asked == [gen_prompt(first) + opening.format(1), second + opening.format(2)]
     assert writer.judged[0] == gen_prompt(first) + critique
     assert writer.judged[1] == second + opening.format(2) + "two\n</analyze>\n" + verdict

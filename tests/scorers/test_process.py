@@ -73,10 +73,6 @@ def softmax(pair: torch.Tensor, index: int) -> float:
     return pair.softmax(-1)[index].item()
 
 
-def lines(text: str) -> list[str]:
-    return [line for line in text.split("\n") if line]
-
-
 # The reference computations, each as its authors publish it.
 
 
@@ -99,15 +95,15 @@ def skywork(folder: Path, question: str, steps: Sequence[str]) -> list[float]:
     tokenizer = load_tokenizer(folder)
     ids = tokenizer.encode(tokenizer.bos_token + question + "\n")
     newline = tokenizer.encode("\n")[-1]
-    flags = [0] * len(ids)
-    for step in steps:
-        for line in lines(step):
-            ids += [*tokenizer.encode(line), newline]
-            flags += [0] * (len(ids) - len(flags))
-        flags[-1] = 1
+    response = "\n\n".join(steps)  # as `trajectory` writes them
+    places = {}
+    for number, line in enumerate(response.split("\n")):  # every line, blank ones too, with a token of its own
+        ids += [*(tokenizer.encode(line) if line else []), newline]
+        places[number] = len(ids) - 1
     weights = qwen_weights(folder)
     values = qwen_hidden(folder, ids) @ weights["v_head.summary.weight"].T + weights["v_head.summary.bias"]
-    return [torch.sigmoid(value).item() for value, flag in zip(values, flags, strict=True) if flag]
+    last = [response[: response.index(step) + len(step)].count("\n") for step in steps]
+    return [torch.sigmoid(values[places[number]]).item() for number in last]
 
 
 def shepherd(folder: Path, question: str, steps: Sequence[str]) -> list[float]:
@@ -154,7 +150,7 @@ def versa(folder: Path, question: str, steps: Sequence[str]) -> list[float]:
 
 
 REFERENCES = {"qwen": qwen, "shepherd": shepherd, "skywork": skywork, "rlhflow": rlhflow, "versa": versa}
-AGGREGATIONS = {"qwen": "product", "shepherd": "min", "skywork": "mean", "rlhflow": "last", "versa": "min"}
+AGGREGATIONS = {"qwen": "product", "shepherd": "min", "skywork": "mean", "rlhflow": "mean", "versa": "min"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

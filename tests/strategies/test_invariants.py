@@ -51,6 +51,19 @@ def search(generator: FakeGenerator, strategy: Strategy, budget: int = 150, **op
     return run_search(generator, strategy, scorer=FakeScorer(), budget=budget, **options)  # pyright: ignore[reportArgumentType]
 
 
+@given(every, generators, st.booleans(), st.integers(0, 5))
+def test_equal_seeds_give_equal_trees_in_any_order_of_arrival(
+    strategy: Strategy, generator: FakeGenerator, early_stop: bool, seed: int
+) -> None:
+    prompt = search(generator, strategy, seed=seed, early_stop=early_stop)
+    late = search(replace(generator, delay_seconds=0.001), strategy, seed=seed, early_stop=early_stop)
+    assert [(n.parent, n.token_ids, n.step_scores) for n in prompt.tree or ()] == [
+        (n.parent, n.token_ids, n.step_scores) for n in late.tree or ()
+    ]
+    assert (prompt.answer, prompt.stop_reason) == (late.answer, late.stop_reason)
+    assert replace(prompt.usage, seconds=0.0) == replace(late.usage, seconds=0.0)
+
+
 @given(every)
 def test_a_strategy_is_written_as_one_would_type_it(strategy: Strategy) -> None:
     assert eval(repr(strategy)) == strategy

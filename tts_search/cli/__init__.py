@@ -18,6 +18,7 @@ from tts_search.cli.compare import compare
 from tts_search.cli.outcomes import INTERRUPTED, INVALID
 from tts_search.cli.reproduce import HELP_BELOW as REPRODUCE_HELP_BELOW
 from tts_search.cli.reproduce import reproduce
+from tts_search.cli.shared import grouped
 from tts_search.cli.solve import HELP_BELOW, solve
 from tts_search.cli.terminal import say_error
 from tts_search.cli.train import HELP_BELOW as TRAIN_HELP
@@ -87,10 +88,10 @@ def _tts_search(
         raise typer.Exit(INVALID)
 
 
-app.command(epilog=HELP_BELOW)(solve)
-app.command(epilog=COMPARE_HELP_BELOW)(compare)
-app.command(epilog=REPRODUCE_HELP_BELOW)(reproduce)
+app.command(epilog=HELP_BELOW)(grouped(solve))
+app.command(epilog=COMPARE_HELP_BELOW)(grouped(compare))
+app.command(epilog=REPRODUCE_HELP_BELOW)(grouped(reproduce))
 app.command()(clean)
-app.command()(sample)
+app.command()(grouped(sample))
 app.command("fit-head")(fit_head)
 app.command(epilog=TRAIN_HELP)(train)

@@ -14,25 +14,32 @@ import typer
 
 from tts_search import discovery
 from tts_search.models import EMBEDDED
-from tts_search.options import EFFORTS, GENERATORS, STRATEGIES
+from tts_search.options import GENERATORS
 from tts_search.options import SCORERS as OWN_SCORERS
+from tts_search.scorers.aggregate import AGGREGATIONS
 from tts_search.selection.selectors import SELECTORS
+from tts_search.selection.votes import EXTRACTS
+from tts_search.strategies.naming import EFFORTS, STRATEGIES
+from tts_search.written import Unread
 
 SCORERS = (*OWN_SCORERS, "none")
 _MODEL, _SEARCH, _SAMPLING, _OUTPUT = "Model", "Search", "Sampling", "Output"
 _OBJECT = "or one of yours: an installed plug-in's name, or [cyan]package.module:Object[/cyan]"
 
 
-def _choice(names: Collection[str], plugins: str | None = None) -> Callable[[str | None], str | None]:
-    """Only names of the table; with `plugins`, a group of entry points, also theirs and `package.module:Object`."""
+def _choice(
+    names: Collection[str], plugins: str | None = None, *, objects: bool = False
+) -> Callable[[str | None], str | None]:
+    """Only names of the table; with `plugins`, a group of entry points, also theirs; `objects` are imported."""
+    objects = objects or plugins is not None
 
     def check(value: str | None) -> str | None:
-        if value is None or value in names or (plugins is not None and ":" in value):
+        if value is None or value in names or (objects and ":" in value):
             return value
         offered = [] if plugins is None else discovery.installed(plugins)
         if value in offered:
             return value
-        also = ", and no package.module:Object" if plugins is not None else ""
+        also = ", and no package.module:Object" if objects else ""
         raise typer.BadParameter(f"{value!r} is none of {', '.join((*names, *offered))}{also}")
 
     return check
@@ -76,7 +83,8 @@ Model = Annotated[
     str | None,
     typer.Option(
         "--model", "-m", metavar="MODEL", rich_help_panel=_MODEL, show_default=EMBEDDED,
-        help="A model folder, a hub id, or [cyan]embedded[/cyan]: the small one in the package, for number puzzles.",
+        help="A model folder, a hub id, the URL of an OpenAI-compatible server, or [cyan]embedded[/cyan]: the small "
+        "one in the package, for number puzzles.",
     ),
 ]  # fmt: skip
 GeneratorName = Annotated[
@@ -87,12 +95,73 @@ GeneratorName = Annotated[
         "[cyan]auto[/cyan] takes vLLM for a model of yours where it is installed, else transformers.",
     ),
 ]  # fmt: skip
+TokenizerName = Annotated[
+    str | None,
+    typer.Option(
+        "--tokenizer", metavar="MODEL", rich_help_panel=_MODEL, show_default="what the server's model came from",
+        help="For a server: the folder or hub id of its model's tokenizer. [cyan]--model[/cyan] is then what the "
+        "server calls the model.",
+    ),
+]  # fmt: skip
+
+
+def engine_arguments(written: list[str] | None) -> dict[str, str]:
+    """Arguments by name, their values as they were written: what they mean depends on who takes them."""
+    found: dict[str, str] = {}
+    for text in written or []:
+        name, sign, value = text.partition("=")
+        name = name.strip().lstrip("-").replace("-", "_")
+        if not sign or not name.isidentifier():
+            raise typer.BadParameter(f"{text!r} is not NAME=VALUE, such as max_batch=16")
+        if name in found:
+            raise typer.BadParameter(f"{name} is given twice")
+        found[name] = Unread(value)
+    return found
+
+
+def _checked(written: list[str] | None) -> list[str] | None:
+    engine_arguments(written)
+    return written
+
+
+EngineArgs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine-arg", metavar="NAME=VALUE", rich_help_panel=_MODEL, callback=_checked,
+        help="An argument of the engine's constructor, such as [cyan]max_batch=16[/cyan] or "
+        "[cyan]dtype=float32[/cyan]; vLLM's own, too. May be given again.",
+    ),
+]  # fmt: skip
 ScorerName = Annotated[
     str,
     typer.Option(
         "--scorer", metavar="NAME", rich_help_panel=_MODEL, callback=_choice(SCORERS, discovery.SCORERS),
         help=f"What scores the steps: {_names(SCORERS)} {_OBJECT}. [cyan]sprm[/cyan] is the model's own head, "
         "[cyan]auto[/cyan] too if it has one.",
+    ),
+]  # fmt: skip
+
+
+def _head(name: str | None) -> str | None:
+    if name not in (None, "auto", "none") and not Path(name).expanduser().is_dir():
+        raise typer.BadParameter(f"the folder {name!r} is not there")
+    return name
+
+
+Head = Annotated[
+    str | None,
+    typer.Option(
+        "--head", metavar="FOLDER", rich_help_panel=_MODEL, callback=_head, show_default="in the model's folder",
+        help="The SPRM head that scores, in a folder of its own; [cyan]none[/cyan] leaves it out.",
+    ),
+]  # fmt: skip
+AggregationName = Annotated[
+    str | None,
+    typer.Option(
+        "--aggregation", metavar="NAME", rich_help_panel=_SEARCH, callback=_choice(AGGREGATIONS, objects=True),
+        show_default="the scorer's own, else geometric_mean",
+        help=f"From the scores of its steps to a path's: {_names(AGGREGATIONS)}, or "
+        "[cyan]package.module:function[/cyan].",
     ),
 ]  # fmt: skip
 EffortName = Annotated[
@@ -105,8 +174,9 @@ EffortName = Annotated[
 StrategyName = Annotated[
     str | None,
     typer.Option(
-        "--strategy", metavar="NAME", rich_help_panel=_SEARCH, callback=_choice(STRATEGIES, discovery.STRATEGIES),
-        help=f"The algorithm, instead of an effort: {_names(STRATEGIES)} {_OBJECT}.",
+        "--strategy", metavar="NAME", rich_help_panel=_SEARCH,
+        help=f"The algorithm, instead of an effort: {_names(STRATEGIES)}, one with settings such as "
+        f"[cyan]MCTS(children=4)[/cyan], {_OBJECT}.",
     ),
 ]  # fmt: skip
 N = Annotated[
@@ -161,6 +231,17 @@ SelectorName = Annotated[
         "thought answered, and pay for it.",
     ),
 ]  # fmt: skip
+ExtractName = Annotated[
+    str,
+    typer.Option(
+        "--extract", metavar="NAME", rich_help_panel=_SEARCH, callback=_choice(EXTRACTS, objects=True),
+        help=f"What of an answer a majority counts: {_names(EXTRACTS)}, or [cyan]package.module:function[/cyan].",
+    ),
+]  # fmt: skip
+System = Annotated[
+    str | None,
+    typer.Option("--system", metavar="TEXT", rich_help_panel=_SAMPLING, help="A system message before the question."),
+]
 Seed = Annotated[
     int,
     typer.Option(
@@ -193,6 +274,29 @@ TopP = Annotated[
         "--top-p", metavar="P", rich_help_panel=_SAMPLING, show_default="the model's own",
         parser=_number(lambda p: 0 < p <= 1, "above 0 and at most 1"),
         help="Draw from the likeliest tokens that hold this much probability.",
+    ),
+]  # fmt: skip
+TopK = Annotated[
+    int | None,
+    typer.Option(
+        "--top-k", metavar="K", parser=_whole(0), rich_help_panel=_SAMPLING, show_default="the model's own",
+        help="Draw from the K likeliest tokens; 0 for no limit.",
+    ),
+]  # fmt: skip
+MinP = Annotated[
+    float | None,
+    typer.Option(
+        "--min-p", metavar="P", rich_help_panel=_SAMPLING, show_default="the model's own",
+        parser=_number(lambda p: 0 <= p < 1, "from 0 to below 1"),
+        help="Draw from tokens at least this share as likely as the likeliest.",
+    ),
+]  # fmt: skip
+RepetitionPenalty = Annotated[
+    float | None,
+    typer.Option(
+        "--repetition-penalty", metavar="R", rich_help_panel=_SAMPLING, show_default="the model's own",
+        parser=_number(lambda r: 0 < r < math.inf, "above 0"),
+        help="Make tokens that occurred already less likely by this factor; 1 for none.",
     ),
 ]  # fmt: skip
 

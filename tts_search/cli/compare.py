@@ -5,8 +5,6 @@ It reads options and writes files; what is measured and how is `evaluation`'s ma
 
 from __future__ import annotations
 
-import ast
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,12 +17,12 @@ from tts_search.cli import arguments as options
 from tts_search.cli import terminal
 from tts_search.cli.outcomes import outcomes
 from tts_search.cli.outputs import check_folder
-from tts_search.cli.searcher import import_object, is_object, open_searcher
+from tts_search.cli.searcher import check_engine, import_object, open_searcher, read_strategy
+from tts_search.cli.shared import Drawing, Engine, Scoring
 from tts_search.core.protocols import Strategy
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
-from tts_search.options import EFFORTS, STRATEGIES
-from tts_search.strategies.best_of_n import BestOfN
+from tts_search.written import split_calls
 
 if TYPE_CHECKING:
     from tts_search.evaluation.comparison import Comparison
@@ -126,6 +124,7 @@ def compare(
     budgets: Budgets = "none",
     repeats: Repeats = 1,
     selector: options.SelectorName = None,
+    extract: options.ExtractName = "auto",
     limit: Limit = None,
     grader: GraderName = None,
     prompt_column: PromptColumn = None,
@@ -133,15 +132,11 @@ def compare(
     release: Release = "v6",
     since: Since = None,
     until: Until = None,
-    model: options.Model = None,
-    generator: options.GeneratorName = "auto",
-    scorer: options.ScorerName = "auto",
+    *,
+    engine: Engine,
+    scoring: Scoring,
     concurrency: Concurrency = 64,
-    seed: options.Seed = 0,
-    max_tokens: options.MaxTokens = 32_768,
-    answer_tokens: options.AnswerTokens = 1024,
-    temperature: options.Temperature = None,
-    top_p: options.TopP = None,
+    drawing: Drawing,
     out: Out = Path("comparison"),
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -155,6 +150,7 @@ def compare(
         from tts_search.evaluation.datasets import load_dataset
 
         chosen, caps = parse_strategies(strategies), parse_budgets(budgets)
+        check_engine(engine)
         check_folder(out, LOG, REPORTS)
         screen = None if quiet else terminal.console_for(sys.stderr)
         with terminal.own_streams(debug):
@@ -173,10 +169,8 @@ def compare(
                 since=since,
                 until=until,
             )
-            with terminal.loading(screen, generator if ":" in generator else model or EMBEDDED):
-                searcher = open_searcher(
-                    model, generator, scorer, max_tokens, answer_tokens, temperature, top_p, concurrency
-                )
+            with terminal.loading(screen, engine.generator if ":" in engine.generator else engine.model or EMBEDDED):
+                searcher = open_searcher(engine, drawing, scoring, extract=extract, concurrency=concurrency)
             with searcher, evaluating(screen) as on_progress:
                 comparison = measure(
                     data,
@@ -185,7 +179,7 @@ def compare(
                     budgets=caps,
                     selector=selector,
                     repeats=repeats,
-                    seed=seed,
+                    seed=drawing.seed,
                     grader=judge,
                     log=out / LOG,
                     on_progress=on_progress,
@@ -195,34 +189,14 @@ def compare(
         show(comparison, written, quiet=quiet)
 
 
-def parse_strategies(text: str) -> dict[str, str | Strategy]:
+def parse_strategies(text: str) -> dict[str, Strategy]:
     """Strategies by what they were called, in order."""
-    names = [name.strip() for name in re.split(r",(?![^(]*\))", text) if name.strip()]
+    names = split_calls(text)
     if not names:
         raise InvalidInputError("--strategies is empty: give names like single,mcts")
     if len(set(names)) < len(names):
         raise InvalidInputError(f"--strategies names one of them twice: {text}")
-    return {name: _strategy(name) for name in names}
-
-
-def _strategy(name: str) -> str | Strategy:
-    if name in EFFORTS:
-        return BestOfN(n=EFFORTS[name])
-    if is_object(name):
-        found = import_object(name, "--strategies")
-        return found() if isinstance(found, type) else found
-    if "(" not in name:
-        return name
-    classes = {type(strategy).__name__: type(strategy) for strategy in STRATEGIES.values()}
-    try:
-        call = ast.parse(name, mode="eval").body
-        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
-            raise ValueError("it is no call with named arguments")
-        if call.func.id not in classes:
-            raise ValueError(f"choose from {', '.join(classes)}")
-        return classes[call.func.id](**{str(word.arg): ast.literal_eval(word.value) for word in call.keywords})
-    except (SyntaxError, ValueError, TypeError) as error:
-        raise InvalidInputError(f"--strategies {name} cannot be read: {error}") from error
+    return {name: read_strategy(name, "--strategies") for name in names}
 
 
 def parse_budgets(text: str) -> list[int | None]:

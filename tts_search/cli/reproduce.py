@@ -15,6 +15,7 @@ from tts_search.cli.compare import LOG, DatasetName, evaluating, parse_budgets
 from tts_search.cli.outcomes import outcomes
 from tts_search.cli.outputs import check_folder
 from tts_search.cli.searcher import open_searcher
+from tts_search.cli.shared import Drawing, Engine, Scoring
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
 
@@ -61,13 +62,11 @@ def reproduce(
     samples: Samples = 32,
     budgets: Budgets = "150,300,600,1200",
     dataset: DatasetName = "puzzles",
-    model: options.Model = None,
-    generator: options.GeneratorName = "auto",
-    scorer: options.ScorerName = "auto",
+    *,
+    engine: Engine,
+    scoring: Scoring,
     parameters: Parameters = None,
-    seed: options.Seed = 0,
-    max_tokens: options.MaxTokens = 32_768,
-    answer_tokens: options.AnswerTokens = 1024,
+    drawing: Drawing,
     heads: Heads = True,
     out: Out = Path("reproduction"),
     quiet: options.Quiet = False,
@@ -90,7 +89,7 @@ def reproduce(
             raise InvalidInputError("--budgets needs at least one number of tokens")
         check_folder(out, LOG, REPORTS)
         items = [item for item in paper.ITEMS if dataset == PUZZLES or item is not paper.figure_6]
-        trains = heads and dataset == PUZZLES and generator == "auto"
+        trains = heads and dataset == PUZZLES and engine.generator == "auto"
         screen = None if quiet else terminal.console_for(sys.stderr)
         with terminal.own_streams(debug):
             if screen is not None:
@@ -100,9 +99,9 @@ def reproduce(
             if trains:
                 items = training_items()
             data = load_dataset(dataset, limit=questions)
-            size = parameters or count_parameters(model or EMBEDDED)
-            with terminal.loading(screen, model or EMBEDDED):
-                searcher = open_searcher(model, generator, scorer, max_tokens, answer_tokens, None, None)
+            size = parameters or count_parameters(engine.model or EMBEDDED)
+            with terminal.loading(screen, engine.model or EMBEDDED):
+                searcher = open_searcher(engine, drawing, scoring)
             with searcher, evaluating(screen) as on_progress, RunLog(out / LOG) as log:
                 study = frame.Study(
                     searcher=searcher,
@@ -111,7 +110,7 @@ def reproduce(
                     parameters=size,
                     samples=samples,
                     budgets=caps,
-                    seed=seed,
+                    seed=drawing.seed,
                     keep_tokens=trains,
                     on_progress=on_progress,
                 )

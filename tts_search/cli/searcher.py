@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from tts_search.api import Searcher
-from tts_search.core.protocols import Generator, Scorer
+from tts_search.cli.arguments import engine_arguments
+from tts_search.cli.shared import Drawing, Engine, Scoring
+from tts_search.core.protocols import Generator, Scorer, Strategy
 from tts_search.discovery import instantiate
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
+from tts_search.options import GENERATORS, is_url
+from tts_search.strategies import naming
+from tts_search.written import bind
 
 
 def is_object(name: str) -> bool:
@@ -42,24 +47,71 @@ def make_object(name: str, option: str, kind: type) -> Any:
     return instantiate(import_object(name, option), kind, f"{option} {name}")
 
 
+def read_strategy(text: str, option: str = "--strategy") -> Strategy:
+    """A strategy as `naming.read_strategy` reads it, or `package.module:Object`, with settings or without."""
+    try:
+        return naming.read_strategy(
+            text,
+            find=lambda name: import_object(name, option) if is_object(name) else None,
+            others=", package.module:Object",
+        )
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{option}: {error}") from error
+
+
+def check_engine(engine: Engine) -> None:
+    """Refuse before anything is loaded what cannot become an engine.
+
+    Raises:
+        InvalidInputError: options that exclude each other.
+    """
+    if engine.model is not None and is_object(engine.generator):
+        raise InvalidInputError(f"--generator {engine.generator} brings its own model: leave --model out")
+    if engine.tokenizer is not None and engine.generator in GENERATORS and not is_url(engine.model):
+        raise InvalidInputError(
+            f"--tokenizer {engine.tokenizer} is for a server, and its URL is not given: a model here has its own"
+        )
+
+
 def open_searcher(
-    model: str | None,
-    generator: str,
-    scorer: str,
-    max_tokens: int,
-    answer_tokens: int,
-    temperature: float | None,
-    top_p: float | None,
-    concurrency: int = 64,
+    engine: Engine, drawing: Drawing, scoring: Scoring | None = None, *, extract: str = "auto", concurrency: int = 64
 ) -> Searcher:
-    """A searcher as the options ask for it: `scorer` "none" is none, a temperature of None the model's own."""
-    judge: Any = make_object(scorer, "--scorer", Scorer) if ":" in scorer else None if scorer == "none" else scorer
+    """A searcher as the options ask for it; without `scoring` nothing is scored."""
+    check_engine(engine)
+    arguments: dict[str, Any] = {**engine_arguments(engine.engine_arg)}
+    if scoring is not None and scoring.head is not None:
+        arguments["head"] = None if scoring.head == "none" else scoring.head
+    if engine.tokenizer is not None:
+        arguments["tokenizer"] = engine.tokenizer
+    generator: Any = engine.generator
+    if is_object(generator):
+        found = import_object(generator, "--generator")
+        if arguments:
+            found = bind(found, f"--generator {generator}", (), arguments).make()
+        generator, arguments = instantiate(found, Generator, f"--generator {engine.generator}"), {}
     return Searcher(
-        model or EMBEDDED,
-        generator=make_object(generator, "--generator", Generator) if is_object(generator) else generator,
-        scorer=judge,
-        max_tokens=max_tokens,
-        answer_tokens=answer_tokens,
-        sampling={name: v for name, v in (("temperature", temperature), ("top_p", top_p)) if v is not None},
+        engine.model or EMBEDDED,
+        generator=generator,
+        scorer=None if scoring is None else _scorer(scoring.scorer),
+        engine_args=arguments,
+        aggregation=None if scoring is None else _function(scoring.aggregation, "--aggregation"),
+        extract=_function(extract, "--extract"),
+        system=drawing.system,
+        max_tokens=drawing.max_tokens,
+        answer_tokens=drawing.answer_tokens,
+        sampling=drawing.sampling,
         concurrency=concurrency,
     )
+
+
+def _scorer(name: str) -> Any:
+    return make_object(name, "--scorer", Scorer) if ":" in name else None if name == "none" else name
+
+
+def _function(name: str | None, option: str) -> Any:
+    if name is None or ":" not in name:
+        return name
+    found = import_object(name, option)
+    if not callable(found):
+        raise InvalidInputError(f"{option} {name} is no function: it is {found!r}")
+    return found

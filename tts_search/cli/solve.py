@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import cast
 
 import typer
 
@@ -17,14 +16,16 @@ from tts_search.cli import arguments as options
 from tts_search.cli import show as report
 from tts_search.cli import terminal
 from tts_search.cli.outcomes import EXIT_CODES, NO_ANSWER, outcomes
-from tts_search.cli.searcher import import_object, is_object, open_searcher
+from tts_search.cli.searcher import check_engine, open_searcher, read_strategy
+from tts_search.cli.shared import Drawing, Engine, Scoring
 from tts_search.core.protocols import Strategy
 from tts_search.core.result import SearchResult
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
-from tts_search.options import EFFORTS
+from tts_search.options import is_url
 from tts_search.selection.selectors import SELECTORS
 from tts_search.strategies.best_of_n import BestOfN
+from tts_search.strategies.naming import EFFORTS
 
 HELP_BELOW = f"""[bold]Examples[/bold]
 
@@ -45,22 +46,19 @@ HELP_BELOW = f"""[bold]Examples[/bold]
 
 def solve(
     question: options.Question,
-    model: options.Model = None,
-    generator: options.GeneratorName = "auto",
-    scorer: options.ScorerName = "auto",
+    engine: Engine,
+    scoring: Scoring,
     effort: options.EffortName = None,
     strategy: options.StrategyName = None,
     n: options.N = None,
     budget: options.Budget = None,
     repeat: options.Repeat = False,
     selector: options.SelectorName = None,
+    extract: options.ExtractName = "auto",
     seconds: options.Seconds = None,
     early_stop: options.EarlyStop = None,
-    seed: options.Seed = 0,
-    max_tokens: options.MaxTokens = 32_768,
-    answer_tokens: options.AnswerTokens = 1024,
-    temperature: options.Temperature = None,
-    top_p: options.TopP = None,
+    *,
+    drawing: Drawing,
     save: options.Save = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -76,20 +74,19 @@ def solve(
     with outcomes(debug):
         text = _read(question)
         chosen = _strategy(strategy, effort, n)
-        if scorer == "none" and selector is not None and SELECTORS[selector].needs_scores:
+        if scoring.scorer == "none" and selector is not None and SELECTORS[selector].needs_scores:
             raise InvalidInputError(f"--selector {selector} needs step scores: use --selector majority, or a scorer")
-        if model is not None and is_object(generator):  # before anything is loaded
-            raise InvalidInputError(f"--generator {generator} brings its own model: leave --model out")
+        check_engine(engine)
         screen = None if quiet else terminal.console_for(sys.stderr)
         with terminal.own_streams(debug):
             if screen is not None:
                 screen.file = sys.stderr
             terminal.silence_logs(debug)
-            if terminal.animates(screen) and "://" not in generator:
-                terminal.download(model)  # under the hub's own progress bars: it can take long
+            if terminal.animates(screen) and not is_url(engine.generator) and not is_url(engine.model):
+                terminal.download(engine.model)  # under the hub's own progress bars: it can take long
             terminal.silence_bars(debug)
-            with terminal.loading(screen, generator if ":" in generator else model or EMBEDDED):
-                searcher = open_searcher(model, generator, scorer, max_tokens, answer_tokens, temperature, top_p)
+            with terminal.loading(screen, engine.generator if ":" in engine.generator else engine.model or EMBEDDED):
+                searcher = open_searcher(engine, drawing, scoring, extract=extract)
             with searcher, searching(screen, budget) as on_progress:
                 result = searcher.search(
                     text,
@@ -99,7 +96,7 @@ def solve(
                     selector=selector,
                     seconds=seconds,
                     early_stop=early_stop,
-                    seed=seed,
+                    seed=drawing.seed,
                     on_progress=on_progress,
                 )
         _print(result, json=json, quiet=quiet)
@@ -128,7 +125,7 @@ def _read(question: str) -> str:
     return question
 
 
-def _strategy(name: str | None, effort: str | None, n: int | None) -> Strategy | str:
+def _strategy(name: str | None, effort: str | None, n: int | None) -> Strategy:
     if effort is not None and (name is not None or n is not None):
         other = f"--strategy {name}" if name is not None else f"--n {n}"
         raise InvalidInputError(f"give --effort {effort} or {other}, not both: an effort is a strategy with its n")
@@ -138,13 +135,7 @@ def _strategy(name: str | None, effort: str | None, n: int | None) -> Strategy |
         return BestOfN(n=n)
     if name is None:
         return BestOfN(n=EFFORTS[effort or "medium"])
-    if ":" not in name:
-        return name
-    found = import_object(name, "--strategy")
-    found = found() if isinstance(found, type) else found
-    if callable(found):
-        return cast(Strategy, found)
-    raise InvalidInputError(f"--strategy {name} is no strategy: it must be a function of a tree that yields Expands")
+    return read_strategy(name)
 
 
 def _print(result: SearchResult, *, json: bool, quiet: bool) -> None:

@@ -15,6 +15,7 @@ from tts_search.cli import terminal
 from tts_search.cli.outcomes import outcomes
 from tts_search.cli.outputs import check_apart
 from tts_search.cli.searcher import import_object, open_searcher
+from tts_search.cli.shared import Drawing, Engine
 from tts_search.errors import InvalidInputError
 
 Questions = Annotated[
@@ -41,16 +42,12 @@ Limit = Annotated[int | None, typer.Option("--limit", metavar="N", help="Only th
 def sample(
     questions: Questions,
     out: Out,
-    model: options.Model = None,
-    generator: options.GeneratorName = "auto",
+    engine: Engine,
     grader: GraderName = "math",
     n: Samples = 8,
     limit: Limit = None,
-    seed: options.Seed = 0,
-    max_tokens: options.MaxTokens = 32_768,
-    answer_tokens: options.AnswerTokens = 1024,
-    temperature: options.Temperature = None,
-    top_p: options.TopP = None,
+    *,
+    drawing: Drawing,
     debug: options.Debug = False,
 ) -> None:
     """Sample graded trajectories, for [cyan]tts-search fit-head[/cyan] to learn from.
@@ -68,8 +65,8 @@ def sample(
 
             problems = read_problems(questions)[:limit]
             judge = grader_of(grader)
-            with open_searcher(model, generator, "none", max_tokens, answer_tokens, temperature, top_p) as searcher:
-                collect(searcher, problems, out, grader=judge, n=n, seed=seed, report=say)
+            with open_searcher(engine, drawing) as searcher:
+                collect(searcher, problems, out, grader=judge, n=n, seed=drawing.seed, report=say)
         typer.echo(f"{out}")
 
 

@@ -20,7 +20,7 @@ from tts_search.core.result import Candidate
 from tts_search.core.sampler import Sampler
 from tts_search.core.text_stream import TextStream
 from tts_search.core.tree import Ending, Node, Tree
-from tts_search.errors import InvalidInputError
+from tts_search.errors import InvalidInputError, shown
 from tts_search.segmentation import Phase
 
 ANSWERS_KEPT = 2  # of what is kept for the answer, so many times its length stays when one is there
@@ -83,14 +83,15 @@ class Answers:
     async def _choice(self, ends: Sequence[Node]) -> int:
         selector = self._job.selector
         candidates = await self._candidates_of(ends)
-        chosen: object = self._call(f"selector {selector.name!r}", selector.choose, candidates)
+        chosen: object = self._call(f"selector {selector.name!r}", selector.choose, tuple(candidates))
         try:
-            place = operator.index(chosen)  # pyright: ignore[reportArgumentType]
+            place = -1 if isinstance(chosen, bool) else operator.index(chosen)  # pyright: ignore[reportArgumentType]
         except TypeError:
             place = -1
         if not 0 <= place < len(candidates):
             raise InvalidInputError(
-                f"selector {selector.name!r} chose {chosen!r} of {len(candidates)} candidates: the index of one is due"
+                f"selector {selector.name!r} chose {shown(chosen)} of {len(candidates)} candidates: "
+                "the index of one is due"
             )
         return place
 
@@ -102,7 +103,7 @@ class Answers:
         if selector.needs_answers:
             await self.complete(ends)
         candidates = await self._candidates_of(ends)
-        return bool(self._call(f"selector {selector.name!r}", selector.decided, candidates, remaining, margin))
+        return bool(self._call(f"selector {selector.name!r}", selector.decided, tuple(candidates), remaining, margin))
 
     async def give_back(self, ends: Sequence[Node]) -> bool:
         """Answer from the best so far, and give of what is kept for that all but twice its length back to the plan.
@@ -209,5 +210,5 @@ class Answers:
         name = getattr(extract, "__qualname__", None) or type(extract).__qualname__
         vote = self._call(f"extract={name}", extract, answer)
         if vote is not None and not isinstance(vote, str):
-            raise InvalidInputError(f"extract={name} returned {vote!r}: the text that is voted on is due, or None")
+            raise InvalidInputError(f"extract={name} returned {shown(vote)}: the text that is voted on is due, or None")
         return vote

@@ -7,13 +7,14 @@ does.
 from __future__ import annotations
 
 import math
+import operator
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tts_search.core.protocols import Completion, Request, Tokenizer, Until
 from tts_search.core.tree import NAN, Ending, Node
-from tts_search.errors import GeneratorError
+from tts_search.errors import GeneratorError, shown
 from tts_search.segmentation import Phase, Segmenter, State
 
 
@@ -72,8 +73,8 @@ class Draw:
         """
         ids = completion.token_ids
         self.part += 1
-        self.sampled += completion.sampled_tokens
-        self.logprobs.extend(completion.logprobs or ())
+        self.sampled += int(completion.sampled_tokens)
+        self.logprobs.extend(() if completion.logprobs is None else completion.logprobs)
         before = self.state.phase
         begin = self.node.length + len(self.tokens)
         if ids[-1] in eos_ids:
@@ -145,10 +146,11 @@ def check_completions(
 
     Raises:
         GeneratorError: no list of completions, the wrong number of them, an empty or overlong one, columns of unequal
-            length, ids that are none, a stop token in mid-completion, log-probabilities that are no numbers.
+            length, ids or counts that are none, a stop token in mid-completion, log-probabilities or scores that are
+            no numbers.
     """
     if not isinstance(completions, Sequence) or not all(isinstance(c, Completion) for c in completions):
-        raise GeneratorError(f"the generator returned {_shown(completions)}: a list of Completions is due")
+        raise GeneratorError(f"the generator returned {shown(completions)}: a list of Completions is due")
     if len(completions) != len(request.seeds):
         raise GeneratorError(f"the generator returned {len(completions)} completions for {len(request.seeds)} seeds")
     for completion in completions:
@@ -156,7 +158,7 @@ def check_completions(
             _check_counts(completion, request, whole)
             _check_values(completion, request, known_ids, whole)
         except (TypeError, ValueError, OverflowError) as error:
-            raise GeneratorError(f"the generator returned {_shown(completion)}: {error}") from error
+            raise GeneratorError(f"the generator returned {shown(completion)}: {error}") from error
 
 
 def _check_counts(completion: Completion, request: Request, whole: bool) -> None:
@@ -166,6 +168,11 @@ def _check_counts(completion: Completion, request: Request, whole: bool) -> None
             f"the generator returned {count} tokens and sampled {completion.sampled_tokens}, where at least 1 and "
             f"at most {request.max_tokens} were asked for"
         )
+    operator.index(completion.sampled_tokens)  # numpy's whole numbers are as good as ints, 3.0 is none
+    if operator.index(completion.cached_tokens) < 0:
+        raise GeneratorError(f"the generator returned cached_tokens={completion.cached_tokens}: 0 or more are due")
+    if completion.prompt_tokens is not None and operator.index(completion.prompt_tokens) < 0:
+        raise GeneratorError(f"the generator returned prompt_tokens={completion.prompt_tokens}: 0 or more are due")
     logprobs = None if completion.logprobs is None else len(completion.logprobs)
     scores = None if completion.scores is None else len(completion.scores)
     if (logprobs not in (None, count) and not whole) or scores not in (None, count):
@@ -182,6 +189,9 @@ def _check_values(completion: Completion, request: Request, known_ids: int, whol
         raise GeneratorError(
             f"the generator returned token {most if least >= 0 else least}, and its vocabulary has {known_ids}"
         )
+    _ints().extend(ids)  # what a column does not take is no number
+    if completion.scores is not None:
+        _floats().extend(completion.scores)
     if completion.sampled_tokens < request.max_tokens and ids[-1] not in request.stop_ids and not whole:
         raise GeneratorError(
             f"the generator ended after {completion.sampled_tokens} of {request.max_tokens} tokens on token "
@@ -190,11 +200,8 @@ def _check_values(completion: Completion, request: Request, known_ids: int, whol
     if not request.stop_ids.isdisjoint(ids[:-1]):
         at = next(place for place, token in enumerate(ids) if token in request.stop_ids)
         raise GeneratorError(f"the generator went on behind stop token {ids[at]}: it must stop at stop_ids")
-    logprobs = completion.logprobs or ()
-    if math.isnan(sum(logprobs)) and any(math.isnan(p) for p in logprobs):
-        raise GeneratorError("the generator returned NaN log-probabilities: the model's weights or dtype are broken")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else text[:200] + "…"
+    logprobs = () if completion.logprobs is None else completion.logprobs
+    if not sum(logprobs) < math.inf and not all(p < math.inf for p in logprobs):
+        raise GeneratorError(  # minus infinity is a probability that underflowed
+            "the generator returned NaN or infinite log-probabilities: the model's weights or dtype are broken"
+        )

@@ -14,9 +14,10 @@ from tts_search.segmentation import Segmenter
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """See `tts_search.options.Options` for the meaning of each."""
+    """See `tts_search.options.Options` for the meaning of each; `strategy_name` is how it would be typed."""
 
     strategy: Strategy
+    strategy_name: str
     selector: Selector
     segmenter: Segmenter
     aggregate: Callable[[Sequence[float]], float]

@@ -27,6 +27,7 @@ class LoopThread:
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
         self._lock = threading.Lock()
+        self.closed = False
 
     @property
     def forked(self) -> bool:
@@ -37,7 +38,7 @@ class LoopThread:
         """Start the work; its outcome, for whichever thread wants it.
 
         Raises:
-            InvalidInputError: the process was forked since.
+            InvalidInputError: the process was forked since, or the loop was stopped.
         """
         if self.forked:
             work.close()
@@ -46,6 +47,9 @@ class LoopThread:
                 "make one in each process, or start processes by 'spawn'"
             )
         with self._lock:
+            if self.closed:
+                work.close()
+                raise InvalidInputError("this Searcher is closed: make a new one")
             if self._loop is None:
                 self._process = os.getpid()
                 self._loop = asyncio.new_event_loop()
@@ -58,7 +62,13 @@ class LoopThread:
 
         Raises:
             SearchCancelledError: the loop was stopped meanwhile.
+            InvalidInputError: see `submit` and `check_thread`.
         """
+        try:
+            self.check_thread()
+        except InvalidInputError:
+            work.close()
+            raise
         future = self.submit(work)
         try:
             return future.result()
@@ -67,6 +77,18 @@ class LoopThread:
         except KeyboardInterrupt:
             future.cancel()
             raise
+
+    def check_thread(self) -> None:
+        """Refuse to wait for the loop in its own thread: that would be for ever.
+
+        Raises:
+            InvalidInputError: this is that thread.
+        """
+        if self._thread is threading.current_thread():
+            raise InvalidInputError(
+                "this Searcher is at work in this very thread (in a strategy, a selector, a handler of events ...) and "
+                "would wait for itself: use it from another thread, await its asearch, or make a second Searcher"
+            )
 
     async def acall(self, work: Coroutine[Any, Any, T]) -> T:
         """`call` for another event loop: cancelling it cancels the work."""
@@ -87,8 +109,9 @@ class LoopThread:
             await asyncio.wait(others, timeout=CLOSING_SECONDS)
 
     def stop(self) -> None:
-        """End the loop. Calling it twice is harmless."""
+        """End the loop, which begins no more. Calling it twice is harmless."""
         with self._lock:
+            self.closed = True
             loop, self._loop = self._loop, None
             thread, self._thread = self._thread, None
         if loop is None or os.getpid() != self._process:

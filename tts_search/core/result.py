@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -10,6 +11,7 @@ from typing import Any
 
 from tts_search.core.budget import Usage
 from tts_search.core.tree import Tree
+from tts_search.errors import shown, told
 
 
 class StopReason(StrEnum):
@@ -81,14 +83,16 @@ class SearchResult:
     warnings: tuple[str, ...] = ()  # what a reader should know
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types: everything but the tree."""
+        """Plain JSON types: everything but the tree. JSON has no infinities: one is written as a text."""
         raw = {name: getattr(self, name) for name in self.__slots__ if name != "tree"}
         raw["steps"] = [asdict(step) for step in self.steps]
-        raw["candidates"] = [asdict(candidate) for candidate in self.candidates]
+        raw["candidates"] = [
+            {**asdict(candidate), "mean_logprob": _finite(candidate.mean_logprob)} for candidate in self.candidates
+        ]
         raw["usage"] = asdict(self.usage)
         raw["stop_reason"] = str(self.stop_reason)
         raw["question"] = _plain(self.question)
-        raw["error"] = None if self.error is None else f"{type(self.error).__name__}: {self.error}"
+        raw["error"] = None if self.error is None else told(self.error)
         return raw
 
     def to_json(self, *, indent: int | None = None) -> str:
@@ -96,10 +100,23 @@ class SearchResult:
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)
 
 
+def _finite(logprob: float | None) -> float | str | None:
+    """Minus infinity, of a token whose probability underflowed, as protobuf's JSON writes it."""
+    return logprob if logprob is None or math.isfinite(logprob) else "-Infinity"
+
+
 def _plain(question: Any) -> Any:
     """A question as JSON takes it, also one that was none."""
     if isinstance(question, str):
         return question
     if isinstance(question, Sequence) and all(isinstance(turn, Mapping) for turn in question):
-        return [dict(turn) for turn in question]
-    return repr(question)
+        try:
+            return json.loads(json.dumps([dict(turn) for turn in question], default=_number))
+        except (TypeError, ValueError):
+            return shown(question)
+    return shown(question)
+
+
+def _number(value: Any) -> Any:
+    """A number of numpy's as one of Python's; anything else as it is written."""
+    return value.item() if hasattr(value, "item") else shown(value)

@@ -26,14 +26,15 @@ from tts_search.core.result import SearchResult, Step, StopReason
 from tts_search.core.sampler import GENERATOR_SECONDS, Sampler
 from tts_search.core.scoring import Scoring, Valuation
 from tts_search.core.tree import Node, Tree
-from tts_search.errors import InvalidInputError, StrategyError, TTSError
+from tts_search.errors import InvalidInputError, StrategyError, TTSError, shown, told
 from tts_search.segmentation import Phase
 
 T = TypeVar("T")
 
 MAX_IDLE_ROUNDS = 1000  # rounds in a row that grow nothing, before a strategy is called endless
 MAX_EMPTY_NODES = 64  # nodes in a row without any text: a model that ends at once has nothing more to give
-MAX_DRAWS = 100_000  # samples that one expansion may ask for at once
+FREE_DRAWS = 4096  # of a round that asks for no more, each expansion is asked by itself whether a budget could pay it
+MAX_DRAWS = 100_000  # samples that a round may ask for at once
 POLL_SECONDS = 0.05  # how soon a halt is seen
 
 
@@ -167,7 +168,7 @@ class _Search:
             usage=usage,
             candidates=tuple(candidates),
             chosen=chosen,
-            strategy=repr(self.job.strategy),
+            strategy=self.job.strategy_name,
             selector=self.job.selector.name,
             model=self.shared.generator.name,
             seed=self.job.seed,
@@ -198,10 +199,10 @@ class _Search:
             plan.cancel()
 
     async def _follow_plan(self) -> StopReason:
-        what = f"strategy {self.job.strategy!r}"
+        what = f"strategy {self.job.strategy_name}"
         plan = self._call(what, self.job.strategy, self.tree)
         if not isinstance(plan, PlanGenerator):
-            raise StrategyError(f"{what} returned {plan!r}: it must be a generator function that yields Expands")
+            raise StrategyError(f"{what} returned {shown(plan)}: it must be a generator function that yields Expands")
         try:
             wanted = self._advance(plan, None)
             idle = 0
@@ -229,7 +230,7 @@ class _Search:
         except (TTSError, StopIteration):
             raise
         except BaseException as error:
-            raise self._misused(f"raised {type(error).__name__}: {error}") from error
+            raise self._misused(f"raised {told(error)}") from error
 
     async def _affords_more(self) -> bool:
         """Whether the budget pays for a sample, if need be out of what is kept for the answer."""
@@ -241,7 +242,7 @@ class _Search:
         """Grow what a plan asks for; None where the race was decided in the middle of it."""
         wanted = self._checked(wanted)
         look = self.job.early_stop is not None and any(expand.until != Until.STEP for expand in wanted)
-        groups = [self._draws_for(expand) for expand in wanted]
+        groups = self._draws_of(wanted)
         pending = [draw for group in groups for draw in group]
         grown: dict[Draw, Node] = {}
         try:
@@ -265,15 +266,36 @@ class _Search:
     def _checked(self, wanted: object) -> Sequence[Expand]:
         """What a plan yielded, if it is what a plan may yield."""
         if isinstance(wanted, str | bytes) or not isinstance(wanted, Sequence):
-            raise self._misused(f"yielded {_shown(wanted)}: a list of Expands is due")
+            raise self._misused(f"yielded {shown(wanted)}: a list of Expands is due")
         for expand in wanted:
             if not isinstance(expand, Expand):
-                raise self._misused(f"yielded {_shown(expand)} in its list: an Expand is due")
+                raise self._misused(f"yielded {shown(expand)} in its list: an Expand is due")
             if not self.tree.holds(expand.node):
-                raise self._misused(f"asked to expand {_shown(expand.node)}, which is no node of this tree")
+                raise self._misused(f"asked to expand {shown(expand.node)}, which is no node of this tree")
         return wanted
 
-    def _draws_for(self, expand: Expand) -> list[Draw]:
+    def _draws_of(self, wanted: Sequence[Expand]) -> list[list[Draw]]:
+        """The draws of a round, of which none is made before it is known that a budget could pay for it."""
+        least, groups, made = self.sampler.least_tokens, list[list[Draw]](), 0
+        for expand in wanted:
+            node, n, until, want = self._asked(expand)
+            if node.ended or want < least:
+                n = 0
+            elif self.job.budget is not None:
+                payable = max(1, self.budget.available // least)
+                n = min(n, payable)
+                if made + n > FREE_DRAWS:
+                    n = max(0, min(n, payable - made))
+            made += n
+            if made > MAX_DRAWS:
+                raise self._misused(
+                    f"asked for n={made} samples at once, {MAX_DRAWS:,} are the most: ask for fewer a round"
+                )
+            groups.append([self.sampler.draw(node, until, want) for _ in range(n)])
+        return groups
+
+    def _asked(self, expand: Expand) -> tuple[Node, int, Until, int]:
+        """Of an expansion its node, its n, how far it goes, and what one of its samples may cost."""
         node = expand.node
         try:
             n = operator.index(expand.n)
@@ -283,17 +305,9 @@ class _Search:
             raise self._misused(f"asked for n={expand.n!r}, max_tokens={expand.max_tokens!r}: {error}") from error
         if n < 1 or limit < 1:
             raise self._misused(f"asked for n={n}, max_tokens={expand.max_tokens}: 1 is the least")
-        want = min(self.thinking_room - node.length, limit) + self.answer_room
         if self.sampler.whole:
             until = self._whole(node, until)
-        least = self.sampler.least_tokens
-        if node.ended or want < least:
-            return []
-        if self.job.budget is not None:  # before any is made: no budget pays for more than this
-            n = min(n, max(1, self.budget.available // least))
-        if n > MAX_DRAWS:
-            raise self._misused(f"asked for n={n} samples at once, {MAX_DRAWS:,} are the most: ask for fewer a round")
-        return [self.sampler.draw(node, until, want) for _ in range(n)]
+        return node, n, until, min(self.thinking_room - node.length, limit) + self.answer_room
 
     def _whole(self, node: Node, until: Until) -> Until:
         """How far a sample goes where the engine gives whole responses alone; a plan that asks for less is refused."""
@@ -335,13 +349,26 @@ class _Search:
     async def _decided(self) -> bool:
         """Whether the user, or the state of the race, says that more search would change nothing."""
         job = self.job
-        if job.stop_when is not None and self._call(_name("stop_when", job.stop_when), job.stop_when, self.tree):
+        if job.stop_when is not None and self._call(
+            _name("stop_when", job.stop_when), _verdict, job.stop_when, self.tree
+        ):
             return True
         if job.early_stop is None or not self.ends or job.selector.decided is None:
             return False
-        remaining = getattr(job.strategy, "remaining", None)
-        left = None if remaining is None else self._call(f"strategy {job.strategy!r}", remaining, self.tree)
-        return await self.answers.decided(self.ends, left)
+        return await self.answers.decided(self.ends, self._remaining())
+
+    def _remaining(self) -> int | None:
+        """How many candidates the strategy says are yet to come, None where it does not say."""
+        remaining = getattr(self.job.strategy, "remaining", None)
+        left: object = None
+        if remaining is not None:
+            left = self._call(f"strategy {self.job.strategy_name}", remaining, self.tree)
+        try:
+            if left is None or operator.index(left) >= 0:  # pyright: ignore[reportArgumentType]
+                return left  # pyright: ignore[reportReturnType]
+        except TypeError:
+            pass
+        raise self._misused(f"says that {shown(left)} candidates remain: a whole number, or None, is due")
 
     async def _finish_best(self) -> None:
         """Take the best path to the end of its thinking, if what is left of the budget (half is an answer's) does."""
@@ -363,10 +390,10 @@ class _Search:
             raise
         except BaseException as error:
             kind = StrategyError if what.startswith("strategy") else InvalidInputError
-            raise kind(f"{what} raised {type(error).__name__}: {error}") from error
+            raise kind(f"{what} raised {told(error)}") from error
 
     def _misused(self, what: str) -> StrategyError:
-        return StrategyError(f"strategy {self.job.strategy!r} {what}")
+        return StrategyError(f"strategy {self.job.strategy_name} {what}")
 
     def _emit(self, event: Event) -> None:
         """Tell the user's handler. What it raises ends the question, once: it hears of nothing more."""
@@ -396,6 +423,13 @@ def _name(what: str, function: object) -> str:
     return f"{what}={name}"
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else text[:200] + "…"
+def _verdict(function: Callable[[Tree], object], tree: Tree) -> bool:
+    """What a function says, if it says yes or no: a coroutine, for one, would be taken for yes.
+
+    Raises:
+        TypeError: it does not.
+    """
+    said = function(tree)
+    if said is not None and said not in (True, False):
+        raise TypeError(f"it returned {shown(said)}, where True or False is due")
+    return bool(said)

@@ -16,7 +16,7 @@ from tts_search.core.budget import Budget, Usage
 from tts_search.core.draw import Draw, check_completions, stop_ids
 from tts_search.core.protocols import Generator, Question, Request, Sampling, Until
 from tts_search.core.tree import Ending, Node, Tree
-from tts_search.errors import GeneratorError, TTSError
+from tts_search.errors import GeneratorError, TTSError, told
 from tts_search.segmentation import Phase, Segmenter
 
 MARGIN = 1.25  # how much longer than usual a sample may get before the budget cuts it off
@@ -198,9 +198,9 @@ class Sampler:
         sampled = prompt = cached = 0
         for draw, completion in zip(draws, completions, strict=True):
             draw.absorb(completion, self.segmenter, self._eos_ids)
-            sampled += completion.sampled_tokens
-            prompt += len(request.prefix) if completion.prompt_tokens is None else completion.prompt_tokens
-            cached += completion.cached_tokens
+            sampled += int(completion.sampled_tokens)
+            prompt += len(request.prefix) if completion.prompt_tokens is None else int(completion.prompt_tokens)
+            cached += int(completion.cached_tokens)
             self.warnings |= dict.fromkeys(completion.warnings)
         self.usage += Usage(
             sampled_tokens=sampled,
@@ -257,7 +257,7 @@ async def _named_errors(name: str, seconds: float | None) -> AsyncIterator[async
                 f"generator {name!r} told nothing for {seconds:g} seconds: mend it, or allow it more with "
                 "generator_seconds"
             ) from error
-        raise GeneratorError(f"generator {name!r} raised {type(error).__name__}: {error}") from error
+        raise GeneratorError(f"generator {name!r} raised {told(error)}") from error
 
 
 async def _gather(work: Sequence[Coroutine[object, object, None]]) -> None:

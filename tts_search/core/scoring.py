@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from tts_search.core.protocols import Scorer, Scores
 from tts_search.core.tree import Node, Trajectory, Tree
-from tts_search.errors import InvalidInputError, ScorerError, TTSError
+from tts_search.errors import InvalidInputError, ScorerError, TTSError, told
 
 SCORER_SECONDS = 600.0
 
@@ -64,6 +64,7 @@ class Scoring:
             ScorerError: the scorer raised, hung, or returned too few or too many scores, NaN, or values outside [0, 1].
         """
         name = type(self.scorer).__name__
+        due = [len(t.new_step_ends) if self.only_new else t.step_count for t in trajectories]
         try:
             scores = self._method(trajectories) if self._inline else await self._in_turn(trajectories)
             checked = [tuple([float(score) for score in steps]) for steps in scores]
@@ -74,14 +75,16 @@ class Scoring:
             if task is not None and task.cancelling():
                 raise  # it is we who are cancelled
             raise ScorerError(f"scorer {name} raised CancelledError") from error
-        except TimeoutError as error:
+        except _LateError as error:
             raise ScorerError(
                 f"scorer {name} did not answer within {self.seconds or 0:g} seconds: mend it, or allow it more with "
                 "scorer_seconds"
             ) from error
         except BaseException as error:  # SystemExit, too: it would end the loop that all questions share
-            raise ScorerError(f"scorer {name} raised {type(error).__name__}: {error}") from error
-        due = [len(t.new_step_ends) if self.only_new else t.step_count for t in trajectories]
+            raised = error.error if isinstance(error, _RaisedError) else error
+            if isinstance(raised, TTSError):
+                raise raised from None
+            raise ScorerError(f"scorer {name} raised {told(raised)}") from raised
         _check(name, checked, due)
         return checked, scores.tokens if isinstance(scores, Scores) else 0
 
@@ -104,7 +107,7 @@ class Valuation:
             ScorerError: see `Scoring.score`.
             InvalidInputError: the aggregation raised, or returned no number.
         """
-        scores, tokens = await self._scoring.score([tree.trajectory(node) for node in nodes])
+        scores, tokens = await self._scoring.score(tuple([tree.trajectory(node) for node in nodes]))
         return [self._valued(node, steps) for node, steps in zip(nodes, scores, strict=True)], tokens
 
     def _valued(self, node: Node, scores: tuple[float, ...]) -> Node:
@@ -124,13 +127,24 @@ class Valuation:
                 value = self._aggregate(scores if rescored else (*node.up.step_scores, *scores))
             value = float(value)
         except BaseException as error:
-            raise InvalidInputError(f"{self._name()} raised {type(error).__name__}: {error}") from error
+            raise InvalidInputError(f"{self._name()} raised {told(error)}") from error
         if not math.isfinite(value):
             raise InvalidInputError(f"{self._name()} returned {value} for {node.step_count} steps: a number is due")
         return replace(node, new_step_scores=scores, rescored=rescored, value=value, carry=carry)
 
     def _name(self) -> str:
         return f"aggregation={getattr(self._aggregate, '__name__', type(self._aggregate).__qualname__)}"
+
+
+class _LateError(Exception):
+    """The time of a call is up: not the `TimeoutError` that a scorer may raise."""
+
+
+class _RaisedError(Exception):
+    """What a scorer raised in its thread, `error`: no future takes a `StopIteration`, nor a loop a `SystemExit`."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
 
 
 class _Call:
@@ -148,17 +162,15 @@ class _Call:
     def begin(self, seconds: float | None) -> asyncio.Future[Sequence[Sequence[float]]]:
         """Start the thread: a daemon, so that a scorer that hangs does not keep the program alive."""
         if seconds is not None:
-            self._limit = self._loop.call_later(seconds, self._end, TimeoutError())
+            self._limit = self._loop.call_later(seconds, self._end, _LateError())
         threading.Thread(target=self._run, name="tts-search-scorer", daemon=True).start()
         return self._answer
 
     def _run(self) -> None:
         try:
             outcome: Sequence[Sequence[float]] | Exception = self._score(self._trajectories)
-        except Exception as error:
-            outcome = error
-        except BaseException as error:  # SystemExit in a thread would vanish without a word
-            outcome = RuntimeError(f"{type(error).__name__}: {error}")
+        except BaseException as error:
+            outcome = _RaisedError(error)
         with suppress(RuntimeError):  # the loop is closed: nobody is waiting any more
             self._loop.call_soon_threadsafe(self._end, outcome)
 

@@ -413,10 +413,13 @@ class Tree:
         return ids
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the tokenizer: of the vocabulary only what occurs, and nodes by their parents' numbers."""
+        """Everything but the tokenizer and what an aggregation would go on from.
+
+        Of the vocabulary there is only what occurs, and nodes go by their parents' numbers.
+        """
         occurring = set(self.prompt_ids).union(*(node.ids for node in self.nodes))
         vocabulary, rule = record(self.segmenter, occurring, self.decode)
-        names = [field.name for field in fields(Node) if field.name != "up"]
+        names = [field.name for field in fields(Node) if field.name not in ("up", "carry")]
         return {
             "question": self.question,
             "prompt_ids": self.prompt_ids,

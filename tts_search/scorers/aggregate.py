@@ -85,6 +85,6 @@ def resolve_aggregation(aggregation: str | Aggregation) -> Aggregation:
     """A name of the table above, or any function from step scores to one number."""
     if callable(aggregation):
         return aggregation
-    if aggregation not in AGGREGATIONS:
+    if not isinstance(aggregation, str) or aggregation not in AGGREGATIONS:
         raise InvalidInputError(f"unknown aggregation {aggregation!r}: choose from {', '.join(AGGREGATIONS)}")
     return AGGREGATIONS[aggregation]

@@ -13,7 +13,7 @@ class EngineSPRM:
     """The `Scorer` of a generator that carries an SPRM head: sigmoid of the head's logit at every step token.
 
     Raises:
-        ScorerError: the trajectory came from a generator without a head, or the head gave NaN.
+        ScorerError: the trajectory came from a generator without a head, or the head gave NaN or infinity.
     """
 
     inline = True  # a look-up: not worth a thread
@@ -34,13 +34,13 @@ class EngineSPRM:
                 "pass another scorer, or choose selector='majority'"
             )
         values = [probability(logit) for logit in logits]
-        for place, value in enumerate(values):
-            if not math.isfinite(value):
+        for place in range(len(values)):
+            if not math.isfinite(logits[place]):
                 known = trajectory.step_count - len(values)
                 raise ScorerError(
                     f"the SPRM head gave {logits[place]} for step {known + place + 1} (token "
-                    f"{trajectory.new_step_ends[place]}): its weights or the policy's hidden states hold NaN; check "
-                    "the checkpoint, or run in a wider dtype"
+                    f"{trajectory.new_step_ends[place]}): its weights or the policy's hidden states broke: "
+                    "check the checkpoint, or run in a wider dtype"
                 )
         return values
 

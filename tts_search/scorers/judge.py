@@ -42,6 +42,8 @@ class GenerativeJudge(ABC):
     lead: ClassVar[str]
     yes: ClassVar[str]
     no: ClassVar[str]
+    tail: ClassVar[str] = ""
+    """What a critique ends with behind its verdict, where later ones are written in view of it."""
 
     def __init__(
         self, writer: Writer, *, name: str, votes: int = 1, temperature: float = 0.0, max_tokens: int = 4096
@@ -95,7 +97,7 @@ class GenerativeJudge(ABC):
     def prompt(self, question: str, steps: Sequence[str], critiques: Sequence[str]) -> str:
         """What the model continues with a critique of the last step, or of all of them.
 
-        `critiques` are those of the steps in front of the last, where every step gets its own.
+        `critiques` are those of the steps in front of the last, where every step gets its own: whole, with verdicts.
         """
 
     def critique(self, prompt: str, step: int, seed: int) -> str:  # noqa: ARG002 - for those who override it
@@ -131,7 +133,7 @@ class GenerativeJudge(ABC):
         return values
 
     def _verdict(self, question: str, steps: Sequence[str], critiques: Sequence[str], key: bytes) -> tuple[float, str]:
-        """The value of the last step and the first of its critiques, from memory where it was judged before."""
+        """The value of the last step and the first of its critiques, whole; from memory where it was judged before."""
         if (known := self._memory.get(key)) is not None:
             return known
         prompt = self.prompt(question, steps, critiques)
@@ -140,14 +142,18 @@ class GenerativeJudge(ABC):
             seed = int.from_bytes(key[:7]) + vote  # from what is judged, never from the order of arrival
             critique = self.critique(prompt, len(steps), seed)
             asked = critique if critique.endswith(self.lead) else f"{critique.rstrip()}\n{self.lead}"
-            total += probability(self.writer.preference(prompt + asked, *self._words))
-            first = first or asked
+            value = probability(self.writer.preference(prompt + asked, *self._words))
+            total += value
+            first = first or asked + (self.yes if value >= 0.5 else self.no) + self.tail
         self._memory.put(key, (total / self.votes, first))
         return total / self.votes, first
 
 
 class ThinkPRM(GenerativeJudge):
-    """ThinkPRM-1.5B, -7B and -14B: one critique of all steps, then "Is the solution correct?" (their model card)."""
+    """ThinkPRM-1.5B, -7B and -14B: one critique of all steps, then "Is the solution correct?" (their model card).
+
+    A critique that goes on to a step that is not there is stopped in front of it (their code for searches).
+    """
 
     stops = ("Is the solution correct?",)
     lead = "Is the solution correct?"
@@ -164,10 +170,15 @@ class ThinkPRM(GenerativeJudge):
         chat = self.writer.chat([{"role": "user", "content": asked}], open_answer=True)
         return f"{chat}\nLet's verify step by step:"
 
+    def critique(self, prompt: str, step: int, seed: int) -> str:
+        beyond = f"Step {step + 1}:"
+        return self.write(prompt, seed, [*self.stops, beyond]).removesuffix(beyond)
+
 
 class GenPRM(GenerativeJudge):
     r"""GenPRM-1.5B, -7B and -32B: for each step an analysis, code and its output, and a boxed Yes or No.
 
+    Each is written behind the whole outputs on the steps before, verdicts included (their evaluation).
     Code that a model wrote is run only if `execute` is set to a function of yours, from code to its output, which
     should be a sandbox; without one the model judges by its analysis alone.
     """
@@ -178,6 +189,7 @@ class GenPRM(GenerativeJudge):
     each_step = True
     lead = "<output>\n**Judgement**: $\\boxed{"
     yes, no = "Yes", "No"
+    tail = "}$\n</output>\n"
     system = "You are a math teacher. Your task is to review and critique the paragraphs in solution step by step."
     rounds = 3  # of code and output, at most
 

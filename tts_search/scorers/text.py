@@ -1,4 +1,4 @@
-"""What text scorers read of a trajectory: the question, and the steps without thinking tags and outer white space."""
+"""What text scorers read of a trajectory: the question, and the steps without thinking tags."""
 
 from __future__ import annotations
 
@@ -22,11 +22,16 @@ def question_text(trajectory: Trajectory) -> str:
 
 
 def step_texts(trajectory: Trajectory) -> list[str]:
-    """One text per finished step."""
+    """One text per finished step, without outer white space."""
+    return [text.strip() for text in written_steps(trajectory)]
+
+
+def written_steps(trajectory: Trajectory) -> list[str]:
+    """One text per finished step, with the white space around it, but for that in front of the first."""
     texts = trajectory.steps
     for tag in THINKING_TAGS:
         texts = [text.replace(tag, "") for text in texts]
-    return [text.strip() for text in texts]
+    return [texts[0].lstrip(), *texts[1:]] if texts else []
 
 
 def solution_text(trajectory: Trajectory) -> str:

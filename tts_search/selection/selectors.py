@@ -96,6 +96,6 @@ def resolve_selector(selector: str | Selector | Callable[[Sequence[Candidate]], 
         return selector
     if callable(selector):
         return Selector(getattr(selector, "__name__", repr(selector)), selector, needs_answers=True)
-    if selector not in SELECTORS:
+    if not isinstance(selector, str) or selector not in SELECTORS:
         raise InvalidInputError(f"unknown selector {selector!r}: choose from {', '.join(SELECTORS)}")
     return SELECTORS[selector]

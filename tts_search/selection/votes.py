@@ -89,9 +89,15 @@ def resolve_extract(extract: str | Extract) -> Extract:
     """
     if callable(extract):
         return extract
-    if extract not in EXTRACTS:
+    if not isinstance(extract, str) or extract not in EXTRACTS:
         raise InvalidInputError(f"unknown extract {extract!r}: choose from {', '.join(EXTRACTS)}, or pass a function")
     return EXTRACTS[extract]
+
+
+def extract_name(extract: Extract) -> str:
+    """What to call an extractor in logs: its name here, or the function's own."""
+    own = getattr(extract, "__qualname__", type(extract).__qualname__)
+    return next((name for name, known in EXTRACTS.items() if known == extract), own)
 
 
 def means_values(extract: Extract) -> bool:

@@ -190,6 +190,7 @@ def run_search(
     runner = Runner(generator=generator, scoring=Scoring(scorer or EngineSPRM(), scorer_seconds))
     job = Job(
         strategy=strategy,
+        strategy_name=repr(strategy),
         selector=resolve_selector(selector),
         segmenter=Segmenter(generator.tokenizer),
         aggregate=geometric_mean,

@@ -38,7 +38,7 @@ class ChatGenerator:
 
     Args:
         url: of the service's API, such as `https://api.example.com/v1`, with `/chat/completions` behind it or without.
-        model: what the service calls the model; None where it serves one.
+        model: what the service calls the model, or the folder that it serves; None where it serves one.
         context_tokens: the longest response, in tokens; None is what the service says of the model, and what it allows.
         logprobs: False not to ask for log-probabilities, which some services refuse; what refuses them by name is asked
             without from then on.

@@ -20,7 +20,7 @@ from tts_search.scorers.checkpoint import load_tokenizer, read_config
 from tts_search.scorers.engine_sprm import probability
 from tts_search.scorers.process.families import FAMILIES, Encoded, Family, family_of
 from tts_search.scorers.process.pooling import PoolingEndpoint
-from tts_search.scorers.text import ScoreMemory, question_text, step_texts
+from tts_search.scorers.text import ScoreMemory, question_text, step_texts, written_steps
 
 __all__ = ["ProcessRewardModel"]
 
@@ -131,7 +131,8 @@ class ProcessRewardModel:
 
     def score(self, trajectories: Sequence[Trajectory]) -> Scores:
         """One probability per finished step, in order."""
-        solutions = [(question_text(t), step_texts(t)) for t in trajectories]
+        texts = written_steps if self.family.as_written else step_texts
+        solutions = [(question_text(t), texts(t)) for t in trajectories]
         keys = [self._memory.keys(question, steps) for question, steps in solutions]
         with self._lock:
             known = {key: score for row in keys for key in row if (score := self._memory.get(key)) is not None}

@@ -30,11 +30,13 @@ class Family(ABC):
     """One family's protocol.
 
     `columns` are the outputs that speak for and against a step (the second is None where there is but one output).
-    `aggregation` is the published way from step scores to a trajectory's.
+    `aggregation` is the published way from step scores to a trajectory's. `as_written` asks for steps with the white
+    space around them, else they come without.
     """
 
     aggregation: ClassVar[str]
     head: ClassVar[Head] = "language model"
+    as_written: ClassVar[bool] = False
     columns: tuple[int, int | None]
 
     def __init__(self, tokenizer: Any) -> None:
@@ -142,14 +144,15 @@ class MathShepherd(Family):
 
 
 class SkyworkPRM(Family):
-    """Skywork-o1-Open-PRM: a line ends a step; a value head scores the last token of it (their inference code).
+    """Skywork-o1-Open-PRM: a line ends a step, a blank one too; a value head scores its newline (their inference code).
 
-    Tokenized line by line. A step of several lines is scored at the end of its last.
+    Tokenized line by line. A step of several lines is scored at the end of its last that is not blank.
     """
 
     aggregation = "mean"
     head = "value"
     columns = (0, None)
+    as_written = True
 
     def __init__(self, tokenizer: Any) -> None:
         super().__init__(tokenizer)
@@ -161,10 +164,11 @@ class SkyworkPRM(Family):
         ids = self._ids(f"{self.tokenizer.bos_token}{question}\n", special=False)
         positions: list[int] = []
         for step in steps:
-            for line in step.split("\n"):
-                if line:
-                    ids += [*self._ids(line, special=False), self.newline]
+            body = step.rstrip("\n")
+            for line in body.split("\n"):
+                ids += [*(self._ids(line, special=False) if line else ()), self.newline]
             positions.append(len(ids) - 1)
+            ids += [self.newline] * (len(step) - len(body) - 1)  # blank lines
         return Encoded(tuple(ids), tuple(positions))
 
 
@@ -174,7 +178,7 @@ class RLHFlowPRM(Family):
     Scored in front of the answer, where the model says `+` or `-`. The first turn holds the question too.
     """
 
-    aggregation = "last"
+    aggregation = "mean"
     good = "+"
 
     def __init__(self, tokenizer: Any) -> None:
