@@ -141,6 +141,15 @@ class Searcher:
         return await self._loop.acall(self._search(question, self._resolve(options)))
 
     @lists_options
+    async def acheck(self, question: Question, **options: Unpack[Options]) -> int:
+        """Refuse now what `asearch` would refuse before it begins; the length of the prompt in tokens, if it would not.
+
+        Raises:
+            InvalidInputError: the question or an option cannot be used, or the question does not fit the model.
+        """
+        return await self._loop.acall(self._check(question, self._resolve(options)))
+
+    @lists_options
     def search_many(self, questions: Iterable[Question], **options: Unpack[Options]) -> Iterator[SearchResult]:
         """Answer many questions through one engine; results come in order of completion, `result.index` says whose.
 
@@ -218,6 +227,9 @@ class Searcher:
         if key not in self._segmenters:
             self._segmenters[key] = Segmenter(self.generator.tokenizer, rule)
         return self._segmenters[key]
+
+    async def _check(self, question: Question, job: Job) -> int:
+        return len(self._runner.prompt_of(check_question(question), job))
 
     async def _search(self, question: Question, job: Job) -> SearchResult:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -205,6 +206,45 @@ def test_settings_reach_the_search() -> None:
     assert "Be brief." in result.stderr
 
 
+def test_what_others_did_not_answer_shows_its_last_thought() -> None:
+    result = solve("2 + 2?", "-n", "3", "--scorer", "tts_search.testing:FakeScorer")
+    rows = [line.split() for line in result.stdout.split("Candidates")[1].splitlines()[2:4]]
+    assert rows[0][-4:] == ["Für", "dich:", "4", "✓"]
+    assert rows[1] == [rows[0][1], "2", rows[1][2], "...", "That", "is", "four."]
+
+
+def test_what_is_saved_is_said(folder: Path) -> None:
+    given = ("2 + 2?", "--save", "a.html", "--save", "b.json")
+    assert solve(*given).stderr == "a.html is written\nb.json is written\n"
+    assert solve(*given, "-q").stderr == ""
+    assert sorted(path.suffix for path in folder.iterdir() if path.is_file()) == [".html", ".json", ".py"]
+
+
+@pytest.mark.parametrize(("form", "library"), [("png", "matplotlib"), ("graphml", "networkx")])
+def test_what_cannot_be_drawn_is_refused_before_the_search(
+    form: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == library]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, library, None)
+    refused = solve("2 + 2?", "--save", f"tree.{form}", generator="Broken")
+    assert refused.exit_code == 2
+    assert f"need {library}: pip install 'tts-search[plot]'" in refused.stderr
+
+
+def test_warnings_are_said_in_every_form() -> None:
+    asked = ("What is the capital of France?", "-e", "low", "--max-tokens", "60")
+    said = "the embedded model knows number puzzles alone"
+    drawn, alone, data = (CliRunner().invoke(app, ["solve", *asked, *form]) for form in ((), ("-q",), ("--json",)))
+    assert drawn.exit_code == alone.exit_code == data.exit_code == 0
+    assert said in alone.stderr
+    assert "for anything else, name another by --model" in alone.stderr
+    assert said in json.loads(data.stdout)["warnings"][0]
+    assert said not in drawn.stderr
+    asked = ("Using the numbers 7, 5, 15 and 11, make 24.", "-e", "low", "-q")
+    assert CliRunner().invoke(app, ["solve", *asked]).stderr == ""
+
+
 def test_saving_the_tree(folder: Path) -> None:
     search = ("--strategy", "best_first", "--budget", "60", "--scorer", "tts_search.testing:FakeScorer")
     result = solve("2 + 2?", "-q", *search, "--save", "a.html", "--save", "a.json")
@@ -213,8 +253,18 @@ def test_saving_the_tree(folder: Path) -> None:
     assert from_json((folder / "a.json").read_text()).answer == result.stdout.strip()
 
 
-@pytest.mark.parametrize(("name", "said"), [("a.docx", "no known form"), ("gone/a.html", "no folder")])
-def test_what_cannot_be_saved_is_refused_before_the_search(name: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("a.docx", "no known form"),
+        (".", "no known form"),
+        ("gone/a.html", "no folder"),
+        ("/proc/a.html", "the folder '/proc' cannot be written to"),
+        ("d.html", "is a folder"),
+    ],
+)
+def test_what_cannot_be_saved_is_refused_before_the_search(name: str, said: str, folder: Path) -> None:
+    (folder / "d.html").mkdir()
     result = solve("2 + 2?", "--save", name)
     assert (result.exit_code, result.stdout) == (2, "")
     assert said in result.stderr
@@ -545,15 +595,53 @@ def drawn(result: SearchResult, path: Path) -> str:
 
 
 def test_the_report(tmp_path: Path) -> None:
-    candidates = tuple(Candidate(node=0, score=i / 20, mean_logprob=-1, answer="4", vote=str(i % 3)) for i in range(20))
+    candidates = tuple(
+        Candidate(node=0, score=i / 20, mean_logprob=-1, answer="4", vote=str(i // 2)) for i in range(20)
+    )
     text = drawn(made(candidates=candidates, chosen=3), tmp_path / "out")
     assert "  1 0.00       One.\n  2 1.00 ━━━━━ Two.\n       –       and\n" in text.replace("     \n", "\n")
     rows = text.split("Candidates")[1].splitlines()
-    assert rows[2].split() == ["▸", "0.15", "7", "0"]
-    assert "and 12 more; --json has them all" in rows[10]
+    assert rows[2].split() == ["▸", "0.15", "2", "1"]
+    assert rows[3].split() == ["0.95", "2", "9"]
+    assert "and 4 more; --json has them all" in rows[10]
     assert "sampled   1,200, 3 of them for answers" in text
     assert "prompt    100, 87% of it from the prefix cache" in text
     assert "requests  2 in 2.0 s, 600 tokens/s" in text
+
+
+def listed(**changes: object) -> list[list[str]]:
+    """The rows of the candidates, in words, below the headings."""
+    console = terminal.console_for(io.StringIO())
+    text = report.draw(made(**changes), console).split("Candidates")[1].split("Tokens")[0]
+    return [line.split() for line in text.splitlines()[1:] if line]
+
+
+def candidate(score: float | None, answer: str | None) -> Candidate:
+    return Candidate(node=0, score=score, mean_logprob=-1.0, answer=answer, vote=answer)
+
+
+def test_equal_candidates_stand_in_one_row() -> None:
+    some = (candidate(0.2, "4"), candidate(0.9, "5"), candidate(0.6, "4"), candidate(0.3, "6"), candidate(0.5, "4"))
+    assert listed(candidates=some, chosen=2)[1:] == [["▸", "0.60", "3", "4"], ["0.90", "1", "5"], ["0.30", "1", "6"]]
+    weighted = listed(candidates=some, chosen=2, selector="weighted")
+    assert weighted == [
+        ["score", "sum", "votes", "tokens", "answer"],
+        ["▸", "0.60", "1.30", "3", "4"],
+        ["0.90", "0.90", "1", "5"],
+        ["0.30", "0.30", "1", "6"],
+    ]
+    alone = tuple(candidate(None, "four") for _ in range(8))
+    assert listed(candidates=alone, chosen=0, score=None)[1:] == [["▸", "8", "four"]]
+
+
+def test_not_answered_is_said_only_of_answers_that_are_missed() -> None:
+    nobody_asked = (candidate(0.2, None), candidate(0.9, "5"), candidate(0.2, None), candidate(0.1, None))
+    rows = listed(candidates=nobody_asked, chosen=1, selector="best")
+    assert rows[1:] == [["▸", "0.90", "1", "5"], ["0.20", "2"], ["0.10", "1"]]
+    too_dear = (candidate(0.2, None), candidate(0.9, "5"), candidate(0.2, "5"))
+    assert ["0.20", "not", "answered"] in listed(candidates=too_dear, chosen=1)
+    spent = (candidate(0.9, None), candidate(0.1, None))
+    assert ["▸", "0.90", "not", "answered"] in listed(candidates=spent, chosen=0, selector="best")
 
 
 @pytest.mark.parametrize(

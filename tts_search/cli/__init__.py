@@ -18,6 +18,8 @@ from tts_search.cli.compare import compare
 from tts_search.cli.outcomes import INTERRUPTED, INVALID
 from tts_search.cli.reproduce import HELP_BELOW as REPRODUCE_HELP_BELOW
 from tts_search.cli.reproduce import reproduce
+from tts_search.cli.serve import HELP_BELOW as SERVE_HELP_BELOW
+from tts_search.cli.serve import serve
 from tts_search.cli.shared import grouped
 from tts_search.cli.solve import HELP_BELOW, solve
 from tts_search.cli.terminal import say_error
@@ -26,6 +28,7 @@ from tts_search.cli.train import train
 from tts_search.cli.train_clean import clean
 from tts_search.cli.train_head import fit_head
 from tts_search.cli.train_sample import sample
+from tts_search.cli.wording import speak_of
 
 
 class _Commands(TyperGroup):
@@ -86,9 +89,12 @@ def _tts_search(
     if context.invoked_subcommand is None:
         say_error('no command given: try tts-search solve "...", or tts-search --help')
         raise typer.Exit(INVALID)
+    commands: Any = context.command
+    speak_of(commands.commands[context.invoked_subcommand].params)
 
 
 app.command(epilog=HELP_BELOW)(grouped(solve))
+app.command(epilog=SERVE_HELP_BELOW)(grouped(serve))
 app.command(epilog=COMPARE_HELP_BELOW)(grouped(compare))
 app.command(epilog=REPRODUCE_HELP_BELOW)(grouped(reproduce))
 app.command()(clean)

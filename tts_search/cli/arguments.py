@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tts_search import discovery
+from tts_search.errors import TTSError
 from tts_search.models import EMBEDDED
 from tts_search.options import GENERATORS
 from tts_search.options import SCORERS as OWN_SCORERS
@@ -303,13 +304,13 @@ RepetitionPenalty = Annotated[
 
 def _files(paths: list[Path] | None) -> list[Path]:
     """Refuse at once what could not be written after a long search."""
-    from tts_search.export.files import FORMATS
+    from tts_search.export.files import check_writable
 
     for path in paths or []:
-        if path.suffix.lower() not in FORMATS:
-            raise typer.BadParameter(f"{path.name!r} names no known form: end it in {', '.join(FORMATS)}")
-        if not path.absolute().parent.is_dir():
-            raise typer.BadParameter(f"there is no folder {str(path.parent)!r}")
+        try:
+            check_writable(path)
+        except TTSError as error:
+            raise typer.BadParameter(str(error)) from error
     return paths or []
 
 
@@ -318,16 +319,23 @@ Save = Annotated[
     typer.Option(
         "--save", metavar="FILE", rich_help_panel=_OUTPUT, callback=_files,
         help="Write the whole search tree: .html is a page to explore it in, .json keeps everything; "
-        "also .graphml, .png, .svg, .pdf, .txt. Give it again for another form.",
+        "also .graphml, .png, .svg, .pdf, .txt. Give it again for another form. A file that is there is replaced.",
     ),
 ]  # fmt: skip
 Json = Annotated[
     bool, typer.Option("--json", metavar="", rich_help_panel=_OUTPUT, help="Print one JSON object and nothing else.")
 ]
+
+
+def _quiet(help: str) -> Any:
+    return typer.Option("--quiet", "-q", metavar="", rich_help_panel=_OUTPUT, help=help)
+
+
 Quiet = Annotated[
-    bool,
-    typer.Option("--quiet", "-q", metavar="", rich_help_panel=_OUTPUT, help="Print the answer alone; no progress."),
+    bool, _quiet("Print the answer alone: no thinking, no candidates, no progress. Warnings and errors still come.")
 ]
+QuietTable = Annotated[bool, _quiet("Print the tables alone, as Markdown: no progress, no colours. Errors still come.")]
+
 Debug = Annotated[
     bool,
     typer.Option(

@@ -138,7 +138,7 @@ def compare(
     concurrency: Concurrency = 64,
     drawing: Drawing,
     out: Out = Path("comparison"),
-    quiet: options.Quiet = False,
+    quiet: options.QuietTable = False,
     debug: options.Debug = False,
 ) -> None:
     """Compare strategies on the same questions: accuracy with intervals, tokens, seconds, paired differences.

@@ -12,6 +12,7 @@ from typing import Any
 import typer
 
 from tts_search.cli.terminal import say, say_error
+from tts_search.cli.wording import in_options
 from tts_search.errors import (
     HeadMismatchError,
     InvalidInputError,
@@ -55,7 +56,7 @@ def outcomes(debug: bool) -> Iterator[None]:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        message = str(error)
+        message = in_options(str(error))
         if not isinstance(error, TTSError):
             message = f"{type(error).__name__}: {error}"
         if not debug and not isinstance(error, _INVALID):

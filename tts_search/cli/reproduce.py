@@ -69,7 +69,7 @@ def reproduce(
     drawing: Drawing,
     heads: Heads = True,
     out: Out = Path("reproduction"),
-    quiet: options.Quiet = False,
+    quiet: options.QuietTable = False,
     debug: options.Debug = False,
 ) -> None:
     """Measure what the paper measured, and say of each table and figure whether the same is seen.

@@ -6,7 +6,8 @@ results; how they came about it does not know.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -15,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tts_search.cli.terminal import plain, writes_unicode
-from tts_search.core.result import Candidate, SearchResult, StopReason
+from tts_search.core.result import SearchResult, StopReason
 from tts_search.export.colors import ANY, color
 
 BAR_CELLS = 5
@@ -129,46 +130,88 @@ def _bar(score: float, console: Console) -> str:
     return "━" * (halves // 2) + "╸" * (halves % 2) if writes_unicode(console) else "=" * ((halves + 1) // 2)
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Candidates that say the same, by index, the chosen one or else the best first."""
+
+    words: Text
+    members: Sequence[int]
+
+
 def _candidates(result: SearchResult, console: Console) -> tuple[str, str, RenderableType | None]:
     candidates = result.candidates
     if len(candidates) < 2:
         return "", "", None
-    scored = result.score is not None
-    votes = Counter(c.vote for c in candidates if c.vote is not None)
     voted = sum(c.answer is not None for c in candidates) > 1
-    order = sorted(range(len(candidates)), key=lambda i: (i != result.chosen, -(candidates[i].score or 0.0), i))
-    shown, more = order[:CANDIDATES_SHOWN], len(order) - CANDIDATES_SHOWN
+    rows = _rows(result, voted=voted)
+    shown, more = rows[:CANDIDATES_SHOWN], sum(len(row.members) for row in rows[CANDIDATES_SHOWN:])
+    headings = ["score"] * (result.score is not None) + ["sum"] * (result.selector == "weighted")
+    headings += ["votes"] if voted else ["paths"] * (len(rows) < len(candidates))
+    headings += ["logprob"] * (result.selector == "logprob") + ["tokens"]
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
-    headings = ["score"] * scored + ["votes"] * voted + ["logprob"] * (result.selector == "logprob") + ["tokens"]
     for _ in headings:
         table.add_column(justify="right", no_wrap=True)
     table.add_column()
-    table.add_row("", *(Text(name, "dim") for name in headings), Text("answer", "dim"))
+    table.add_row(
+        "", *(Text(name, "dim") for name in headings), Text("answer" if voted else "answer, or last thought", "dim")
+    )
     mark = "▸" if writes_unicode(console) else ">"
-    for i in shown:
-        candidate = candidates[i]
-        chosen = i == result.chosen
-        cells: dict[str, Text] = {
-            "score": Text() if candidate.score is None else Text(f"{candidate.score:.2f}", color(candidate.score, ANY)),
-            "votes": Text(str(votes[candidate.vote]) if candidate.vote is not None else ""),
-            "logprob": Text("" if candidate.mean_logprob is None else f"{candidate.mean_logprob:.3f}"),
-            "tokens": Text(f"{result.tree.nodes[candidate.node].token_length:,}" if result.tree else ""),
-        }
-        words = _vote(candidate)
+    for row in shown:
+        cells = _cells(result, row)
+        chosen = result.chosen in row.members
         if chosen:
-            words.stylize("bold")
-        table.add_row(mark if chosen else "", *(cells[name] for name in headings), words)
+            row.words.stylize("bold")
+        table.add_row(mark if chosen else "", *(cells[name] for name in headings), row.words)
     chosen_by = _CHOSEN_BY.get(result.selector, f"chosen by {result.selector}")
     rest = [Text(f"and {more} more; --json has them all", "dim")] if more > 0 else []
     return "Candidates", f"{len(candidates)} paths, {chosen_by}", Group(table, *rest)
 
 
-def _vote(candidate: Candidate) -> Text:
-    if candidate.answer is None:
-        return Text("not answered", "dim")
-    words = candidate.vote or " ".join(candidate.answer.split())
-    return Text(plain(words), no_wrap=True, overflow="ellipsis") if words else Text("empty", "dim")
+def _rows(result: SearchResult, *, voted: bool) -> list[_Row]:
+    """Equal candidates together; the chosen one's row first, then by votes where they decide, then by score."""
+    candidates, chosen = result.candidates, result.chosen
+    words = [_words(result, i, voted=voted) for i in range(len(candidates))]
+    equal: dict[tuple[str, ...], list[int]] = {}
+    for i in sorted(range(len(candidates)), key=lambda i: (i != chosen, -(candidates[i].score or 0.0), i)):
+        score = "" if candidates[i].answer is not None or candidates[i].score is None else f"{candidates[i].score:.2f}"
+        equal.setdefault((words[i].plain, score), []).append(i)
+    rows = [_Row(words[members[0]], members) for members in equal.values()]
+    if result.selector in ("majority", "weighted"):
+        weigh = _sum if result.selector == "weighted" else lambda _, row: len(row.members)
+        rows.sort(key=lambda row: (chosen not in row.members, -weigh(result, row)))
+    return rows
+
+
+def _sum(result: SearchResult, row: _Row) -> float:
+    return sum(result.candidates[i].score or 0.0 for i in row.members)
+
+
+def _cells(result: SearchResult, row: _Row) -> dict[str, Text]:
+    best = result.candidates[row.members[0]]
+    lengths = [result.tree.nodes[result.candidates[i].node].token_length for i in row.members] if result.tree else []
+    tokens = " to ".join(f"{length:,}" for length in dict.fromkeys((min(lengths), max(lengths)))) if lengths else ""
+    return {
+        "score": Text() if best.score is None else Text(f"{best.score:.2f}", color(best.score, ANY)),
+        "sum": Text(f"{_sum(result, row):.2f}"),
+        "votes": Text(str(len(row.members)) if best.vote is not None else ""),
+        "paths": Text(str(len(row.members))),
+        "logprob": Text("" if best.mean_logprob is None else f"{best.mean_logprob:.3f}"),
+        "tokens": Text(tokens),
+    }
+
+
+def _words(result: SearchResult, index: int, *, voted: bool) -> Text:
+    """A candidate's answer. One that nobody needed is none that is missing: its last thought stands there."""
+    candidate = result.candidates[index]
+    if candidate.answer is not None:
+        words = candidate.vote or " ".join(candidate.answer.split())
+        return Text(plain(words), no_wrap=True, overflow="ellipsis") if words else Text("empty", "dim")
+    if voted or index == result.chosen or result.tree is None:
+        return Text("not answered" if voted or index == result.chosen else "", "dim")
+    thinking, _ = result.tree.split(result.tree.nodes[candidate.node])
+    last = next((line.strip() for line in reversed(thinking.splitlines()) if line.strip()), "")
+    return Text(plain(f"... {last}") if last else "", "dim", no_wrap=True, overflow="ellipsis")
 
 
 def _account(result: SearchResult) -> tuple[str, str, RenderableType]:

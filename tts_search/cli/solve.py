@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from dataclasses import replace
 
 import typer
 
@@ -18,6 +19,7 @@ from tts_search.cli import terminal
 from tts_search.cli.outcomes import EXIT_CODES, NO_ANSWER, outcomes
 from tts_search.cli.searcher import check_engine, open_searcher, read_strategy
 from tts_search.cli.shared import Drawing, Engine, Scoring
+from tts_search.cli.wording import in_options
 from tts_search.core.protocols import Strategy
 from tts_search.core.result import SearchResult
 from tts_search.errors import InvalidInputError
@@ -101,7 +103,9 @@ def solve(
                 )
         _print(result, json=json, quiet=quiet)
         for path in save or ():
-            export.save(result, path)
+            written = export.save(result, path)
+            if not quiet:
+                terminal.say(f"{written} is written")
         if not result.answer.strip():
             terminal.say_error(f"no answer: {report.remark(result)}")
             raise typer.Exit(NO_ANSWER)
@@ -147,7 +151,11 @@ def _print(result: SearchResult, *, json: bool, quiet: bool) -> None:
     elif quiet:
         text = terminal.plain(result.answer.strip()) + "\n" if result.answer.strip() else ""
     else:
-        text = report.draw(result, terminal.console_for(sys.stdout))
+        said = replace(result, warnings=tuple(map(in_options, result.warnings)))
+        text = report.draw(said, terminal.console_for(sys.stdout))
+    if quiet and not json:
+        for warning in result.warnings:
+            terminal.say(f"warning: {in_options(warning)}")
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

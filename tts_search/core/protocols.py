@@ -182,9 +182,12 @@ class Tokenizer(Vocabulary, Protocol):
 class Generator(Protocol):
     """An engine that continues token sequences. Calls overlap freely; the engine batches what is in flight.
 
-    One attribute more is read where an engine has it: `starts_anywhere`, False for one that answers questions from
-    their beginning alone, as a chat service does. It is asked for whole responses, each in one request and never gone
-    on with; reads `Request.messages`; and its `context_tokens` are the longest response, whatever the prompt.
+    A method is called where a generator has it: `remark(question)` returns what a user should know of a question that
+    the model is not made for, or None; it becomes one of the result's warnings.
+
+    An attribute is read where a generator has it: `starts_anywhere`, False for one that answers questions from their
+    beginning alone, as a chat service does. It is asked for whole responses, each in one request and never gone on
+    with; reads `Request.messages`; and its `context_tokens` are the longest response, whatever the prompt.
     """
 
     @property

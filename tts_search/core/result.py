@@ -35,6 +35,20 @@ class Step:
     score: float | None
 
 
+NEAR_ZERO = 0.05
+
+
+def doubt(score: float | None, steps: Sequence[Step]) -> tuple[str, ...]:
+    """A warning, where the path that was answered from is one that its scorer thinks wrong.
+
+    A product over many good steps is small, too: some step must be more likely wrong than right.
+    """
+    worst = min((step.score for step in steps if step.score is not None), default=1.0)
+    if score is None or score >= NEAR_ZERO or worst >= 0.5:
+        return ()
+    return (f"the best path has a score of {score:.2f}, so that its scorer takes even this one for wrong",)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A path that may be answered from.

@@ -22,7 +22,7 @@ from tts_search.core.draw import Draw
 from tts_search.core.events import Event, Failed, Finished, Grown, Sampled, Started
 from tts_search.core.job import Job
 from tts_search.core.protocols import Expand, Generator, Question, Until
-from tts_search.core.result import SearchResult, Step, StopReason
+from tts_search.core.result import SearchResult, Step, StopReason, doubt
 from tts_search.core.sampler import GENERATOR_SECONDS, Sampler
 from tts_search.core.scoring import Scoring, Valuation
 from tts_search.core.tree import Node, Tree
@@ -55,6 +55,26 @@ class Runner:
     scoring: Scoring | None
     generator_seconds: float | None = GENERATOR_SECONDS
 
+    @property
+    def whole(self) -> bool:
+        """Whether the engine answers from the beginning alone, and counts its prompts itself."""
+        return not getattr(self.generator, "starts_anywhere", True)
+
+    def prompt_of(self, question: Question, job: Job) -> tuple[int, ...]:
+        """The token ids that the model is asked with.
+
+        Raises:
+            InvalidInputError: the model's context leaves no room for a response.
+        """
+        prompt = self.generator.tokenizer.render(_prompt(question, job.system))
+        context = self.generator.context_tokens
+        if context - (0 if self.whole else len(prompt)) < 2:
+            raise InvalidInputError(
+                f"the question is {len(prompt)} tokens long, and the model's context holds {context}: shorten the "
+                "question, or use a model with a longer context"
+            )
+        return prompt
+
     async def run(self, question: Question, job: Job) -> SearchResult:
         """Search one question to its answer.
 
@@ -73,22 +93,15 @@ class _Search:
         self.question = question
         self.job = job
         self.tokenizer = shared.generator.tokenizer
-        messages = _prompt(question, job.system)
-        prompt = self.tokenizer.render(messages)
-        whole = not getattr(shared.generator, "starts_anywhere", True)
-        self.room = shared.generator.context_tokens - (0 if whole else len(prompt))
-        if self.room < 2:
-            raise InvalidInputError(
-                f"the question is {len(prompt)} tokens long, and the model's context holds "
-                f"{shared.generator.context_tokens}: shorten the question, or use a model with a longer context"
-            )
+        prompt = shared.prompt_of(question, job)
+        self.room = shared.generator.context_tokens - (0 if shared.whole else len(prompt))
         # One request brings thinking and answer where neither can be gone on with.
-        self.answer_room = min(job.answer_tokens, self.room // 4) if whole else 0
+        self.answer_room = min(job.answer_tokens, self.room // 4) if shared.whole else 0
         self.thinking_room = min(job.max_tokens, self.room - min(job.answer_tokens, self.room // 4))
         self.tree = Tree(question, prompt, job.segmenter, self.tokenizer.decode, job.seed)
         quarter = 0 if job.budget is None else job.budget // 4
         reserve = quarter if job.selector.needs_answers else min(quarter, job.answer_tokens)
-        self.budget = Budget(job.budget, answer_reserve=0 if whole else reserve)
+        self.budget = Budget(job.budget, answer_reserve=0 if shared.whole else reserve)
         self.sampler = Sampler(
             self.tree,
             shared.generator,
@@ -98,7 +111,7 @@ class _Search:
             job.seed,
             self._report if job.on_event or job.halt or job.seconds is not None else None,
             shared.generator_seconds,
-            messages,
+            _prompt(question, job.system),
         )
         self.valuation = None if shared.scoring is None else Valuation(shared.scoring, job.aggregate)
         self.answers = Answers(
@@ -157,13 +170,15 @@ class _Search:
         scored = self.valuation is not None
         steps = self.tree.trajectory(end).steps
         scores = end.step_scores if scored else (None,) * len(steps)
+        steps = tuple(Step(step, score) for step, score in zip(steps, scores, strict=True))
+        score = end.value if scored else None
         usage = replace(self.sampler.usage, saved_tokens=left, seconds=time.perf_counter() - started)
         return SearchResult(
             question=self.question,
             answer=answer,
             thinking=text,
-            steps=tuple(Step(step, score) for step, score in zip(steps, scores, strict=True)),
-            score=end.value if scored else None,
+            steps=steps,
+            score=score,
             stop_reason=reason,
             usage=usage,
             candidates=tuple(candidates),
@@ -175,8 +190,14 @@ class _Search:
             budget=self.job.budget,
             tree=self.tree if self.job.keep_tree else None,
             comparer=self.answers.comparer,
-            warnings=(*self.answers.warnings, *self.sampler.warnings),
+            warnings=(*self._unfit(), *doubt(score, steps), *self.answers.warnings, *self.sampler.warnings),
         )
+
+    def _unfit(self) -> tuple[str, ...]:
+        """What the engine says of a question that its model is not made for, if it says anything."""
+        remark = getattr(self.shared.generator, "remark", None)
+        said = None if remark is None else self._call("the generator's remark", remark, self.question)
+        return () if said is None else (str(said),)
 
     # The search.
 
@@ -186,8 +207,9 @@ class _Search:
         deadline = math.inf if self.job.seconds is None else started + self.job.seconds
         try:
             while not plan.done():
-                wait = None if deadline == math.inf and self.job.halt is None else POLL_SECONDS
-                await asyncio.wait({plan}, timeout=wait)
+                left = max(0.0, deadline - time.perf_counter())
+                wait = POLL_SECONDS if self.job.halt is not None else left
+                await asyncio.wait({plan}, timeout=None if wait == math.inf else wait)
                 halted = self.job.halt is not None and self.job.halt.is_set()
                 if not plan.done() and (halted or time.perf_counter() >= deadline):
                     plan.cancel()

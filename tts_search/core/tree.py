@@ -7,6 +7,7 @@ it knows no engine, no budget and no strategy.
 
 from __future__ import annotations
 
+import math
 import random
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from tts_search.core.recorded import record
 from tts_search.segmentation import Phase, Segmenter, State
 
 NAN = float("nan")
+BYTES_TO_A_TOKEN = 3  # at least, of what models write
 
 
 class Ending(StrEnum):
@@ -386,6 +388,24 @@ class Tree:
             return self.decode(tokens[opened : closed - 1]), self.decode(tokens[closed:]).strip()
         text = self.decode(tokens[opened:])
         return (text, "") if node.state.phase is Phase.THINKING else (text, text.strip())
+
+    def answer_length(self, node: Node) -> int:
+        """How many tokens of the response up to `node` are the answer's; all of them for a model that does not think.
+
+        Those that a thinking part is closed with are none of them, the end of the text is one. Where an engine's ids
+        are not its tokens, it is the answer's share of its count, or what a text so long takes if that is less: what
+        was thought and not shown is in the count, too.
+        """
+        ids = len(self.answer_ids(node))
+        if node.counted_tokens is None:
+            return ids
+        return min(math.ceil(ids * node.counted_tokens / max(1, len(node.ids))), math.ceil(ids / BYTES_TO_A_TOKEN))
+
+    def answer_ids(self, node: Node) -> tuple[int, ...]:
+        """The ids of the answer, as `answer_length` counts them."""
+        if node.state.phase is Phase.THINKING:
+            return ()
+        return self.token_ids(node)[self._turning_points(node.path())[1] or 0 :]
 
     def _turning_points(self, path: Sequence[Node]) -> tuple[int, int | None]:
         """How many tokens of a path come before its thinking, and how many up to the end of it (None: not closed).

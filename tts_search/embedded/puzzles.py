@@ -152,6 +152,21 @@ def parse_question(text: str) -> Puzzle:
     return Puzzle(tuple(map(int, others)), int(target[1]))
 
 
+def remark(question: str) -> str | None:
+    """What to know of a question that is no puzzle of the kind that the embedded model was trained on; else None."""
+    example = Puzzle((4, 6, 9, 13), 87).question
+    try:
+        puzzle = parse_question(question)
+    except InvalidInputError:
+        return f"the embedded model knows number puzzles alone ({example!r}): for anything else, name another by model="
+    if puzzle.target > LARGEST_TARGET or not all(0 < number <= LARGEST_NUMBER for number in puzzle.numbers):
+        return (
+            f"the embedded model has seen numbers up to {LARGEST_NUMBER} and targets up to {LARGEST_TARGET} alone: for "
+            "others it guesses"
+        )
+    return None
+
+
 _SPELLINGS = {"×": "*", "·": "*", "⋅": "*", "÷": "/", "∕": "/", "−": "-", "–": "-", r"\times": "*", r"\cdot": "*",
               r"\div": "/", r"\left": "", r"\right": "", "$": "", "`": "", "\u00a0": " "}  # fmt: skip
 _LONGEST_ANSWER = 4_000

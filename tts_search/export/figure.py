@@ -35,7 +35,7 @@ def plot(
         MissingDependencyError: matplotlib is not installed.
         InvalidInputError: the result has no tree.
     """
-    figure_class, colormap_class, mappable_class, collection_class = _matplotlib()
+    figure_class, colormap_class, mappable_class, collection_class = import_matplotlib()
     every = rows(source, visits)
     lanes = max(row.lane for row in every) + 1
     # Not pyplot: it would keep the figure alive in a global list, and choose a window system.
@@ -160,7 +160,12 @@ def _title(source: Source) -> str:
     )  # a pair of $ would be mathematics
 
 
-def _matplotlib() -> tuple[Any, Any, Any, Any]:
+def import_matplotlib() -> tuple[Any, Any, Any, Any]:
+    """What a plot is made of.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
     try:
         from matplotlib.cm import ScalarMappable
         from matplotlib.collections import LineCollection

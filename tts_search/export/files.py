@@ -9,12 +9,36 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tts_search.export.figure import plot
-from tts_search.export.graphs import to_graphml
+from tts_search.errors import InvalidInputError
+from tts_search.export.figure import import_matplotlib, plot
+from tts_search.export.graphs import import_networkx, to_graphml
 from tts_search.export.page import to_html
 from tts_search.export.rows import Source
 from tts_search.export.saved import to_json
 from tts_search.export.text_tree import to_text
+
+
+def check_writable(path: Path) -> None:
+    """Refuse what `save` could not write: to be called before a long search.
+
+    Raises:
+        InvalidInputError: the suffix names no form, the folder is not there or cannot be written to, or the path is a
+            folder itself.
+        MissingDependencyError: the library that draws this form is not installed.
+    """
+    form, folder = path.suffix.lower(), path.absolute().parent
+    if form not in FORMATS:
+        raise InvalidInputError(f"{str(path)!r} names no known form: end it in {', '.join(FORMATS)}")
+    if path.is_dir():
+        raise InvalidInputError(f"{str(path)!r} is a folder: name a file in it")
+    if not folder.is_dir():
+        raise InvalidInputError(f"there is no folder {str(path.parent)!r}")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InvalidInputError(f"the folder {str(path.parent)!r} cannot be written to: {error.strerror}") from error
+    if form in _NEEDED:
+        _NEEDED[form]()
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -60,4 +84,8 @@ FORMATS: Mapping[str, Callable[[Source], bytes]] = {
     ".svg": _image("svg"),
     ".pdf": _image("pdf"),
     ".txt": lambda source: to_text(source).encode("utf-8", "replace"),
+}
+_NEEDED: Mapping[str, Callable[[], object]] = {
+    ".graphml": import_networkx,
+    **dict.fromkeys((".png", ".svg", ".pdf"), import_matplotlib),
 }

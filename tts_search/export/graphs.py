@@ -30,7 +30,7 @@ def to_networkx(source: Source, *, visits: Mapping[int, int] | None = None) -> n
         MissingDependencyError: networkx is not installed.
         InvalidInputError: the result has no tree.
     """
-    networkx = _networkx()
+    networkx = import_networkx()
     graph = networkx.DiGraph()
     graph.graph.update(_graph_attributes(source))
     result = result_of(source)
@@ -52,7 +52,7 @@ def to_graphml(source: Source, *, visits: Mapping[int, int] | None = None) -> st
         MissingDependencyError: networkx is not installed.
         InvalidInputError: the result has no tree.
     """
-    networkx = _networkx()
+    networkx = import_networkx()
     graph = to_networkx(source, visits=visits)
     plain = networkx.DiGraph(**_xml_attributes(graph.graph))
     plain.add_nodes_from((node, _xml_attributes(data)) for node, data in graph.nodes(data=True))
@@ -106,7 +106,12 @@ def _xml_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _networkx() -> Any:
+def import_networkx() -> Any:
+    """The library.
+
+    Raises:
+        MissingDependencyError: networkx is not installed.
+    """
     try:
         import networkx
     except ImportError as error:

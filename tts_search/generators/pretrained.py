@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tts_search.core.protocols import Sampling
+from tts_search.core.protocols import Question, Sampling
+from tts_search.embedded import MODEL_FOLDER, puzzles
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.sprm.config import SPRMConfig
 
@@ -58,6 +59,13 @@ class PretrainedGenerator:
     def head_config(self) -> SPRMConfig | None:
         """The config of the head, None where there is none."""
         return self._head_config
+
+    def remark(self, question: Question) -> str | None:
+        """What to know of a question that the model is not made for: the embedded one knows number puzzles alone."""
+        if self._folder != MODEL_FOLDER:
+            return None
+        text = question if isinstance(question, str) else question[-1]["content"]
+        return puzzles.remark(text)
 
     @property
     def folder(self) -> Path | None:

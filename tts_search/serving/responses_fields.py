@@ -1,0 +1,120 @@
+"""The body of `POST /v1/responses`: text in, text out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from tts_search.serving.fields import (
+    Ask,
+    Content,
+    Effort,
+    Metadata,
+    SamplingFields,
+    SearchFields,
+    Seed,
+    Strict,
+    Tokens,
+    neutral,
+    text_of,
+)
+
+NO_TOOLS = "this model calls no tools"
+NOT_KEPT = "responses are not stored here: send the whole conversation as `input`"
+
+
+class Reasoning(Strict):
+    """`effort` as in chat completions; `mode: "pro"` is the server's strongest setting."""
+
+    effort: Effort | None = None
+    mode: Literal["standard", "pro"] | None = None
+    summary: Literal["auto", "concise", "detailed"] | None = None
+    generate_summary: Literal["auto", "concise", "detailed"] | None = None
+
+
+class TextFormat(Strict):
+    """Plain text is all there is."""
+
+    format: Annotated[Any, neutral({"type": "text"}, why="answers are plain text")] = None
+    verbosity: Annotated[Any, neutral("medium", why="a model's answers are as long as they are")] = None
+
+
+class Item(Strict):
+    """A message of the conversation, as it was sent or as a response had it."""
+
+    type: Literal["message"] | None = None
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Content
+    id: str | None = None
+    status: str | None = None
+    phase: str | None = None
+
+
+class ResponsesRequest(SamplingFields):
+    """Every field of OpenAI's is here: honoured, without a meaning for a search, or refused by its name."""
+
+    input: list[Item] = Field(min_length=1, description="A text, or messages; reasoning items are left out.")
+    model: str | None = Field(default=None, max_length=500)
+    instructions: str | None = None
+    search: SearchFields | None = None
+    reasoning: Reasoning | None = None
+    seed: Seed | None = None
+    max_output_tokens: Tokens | None = None
+    stream: bool | None = None
+
+    # Accepted: they say nothing about an answer.
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    metadata: Metadata = None
+    service_tier: Literal["auto", "default"] | None = None
+    store: bool | None = Field(default=None, description="Accepted; nothing is stored.")
+    truncation: Annotated[Any, neutral("disabled", why="conversations are not cut here")] = None
+    include: Annotated[Any, neutral([], ["reasoning.encrypted_content"], why="there is nothing more to include")] = None
+    stream_options: Annotated[Any, neutral({}, {"include_obfuscation": False}, why="streams are not padded here")] = (
+        None
+    )
+
+    # Refused, unless they say what is so anyway.
+    text: TextFormat | None = None
+    tools: Annotated[Any, neutral([], why=NO_TOOLS)] = None
+    tool_choice: Annotated[Any, neutral("none", "auto", why=NO_TOOLS)] = None
+    parallel_tool_calls: Annotated[Any, neutral(True, False, why=NO_TOOLS)] = None
+    max_tool_calls: Annotated[Any, neutral(why=NO_TOOLS)] = None
+    top_logprobs: Annotated[Any, neutral(0, why="a search has no log-probabilities of one text to give")] = None
+    previous_response_id: Annotated[Any, neutral(why=NOT_KEPT)] = None
+    conversation: Annotated[Any, neutral(why=NOT_KEPT)] = None
+    prompt: Annotated[Any, neutral(why="there are no stored prompts here")] = None
+    background: Annotated[Any, neutral(False, why="a response is waited for here")] = None
+    context_management: Annotated[Any, neutral([], why="conversations are not cut here")] = None
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _as_items(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return [{"role": "user", "content": value}]
+        if isinstance(value, list):
+            return [item for item in value if not (isinstance(item, dict) and item.get("type") == "reasoning")]
+        return value
+
+    def ask(self) -> Ask:
+        """What it comes to."""
+        first = [] if self.instructions is None else [{"role": "system", "content": self.instructions}]
+        turns = [{"role": _role(item.role), "content": text_of(item.content)} for item in self.input]
+        reasoning = self.reasoning or Reasoning()
+        return Ask(
+            messages=[*first, *turns],
+            model=self.model,
+            search=self.search or SearchFields(),
+            effort=reasoning.effort,
+            strongest=reasoning.mode == "pro",
+            sampling=self.sampling(),
+            seed=self.seed,
+            answer_tokens=self.max_output_tokens,
+        )
+
+
+def _role(role: str) -> str:
+    return "system" if role == "developer" else role

@@ -1,0 +1,149 @@
+"""The one engine of a server: whether it lives, and what happens when it does not.
+
+An error of the engine is looked into with a request of one token. Does that fail too, the engine is dead: what runs on
+it fails, and another is opened, a few times at most. Knows a `Searcher`, and no HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Literal, Unpack
+
+from tts_search.api import Searcher
+from tts_search.core.protocols import Question
+from tts_search.core.result import SearchResult
+from tts_search.errors import GeneratorError, SearchCancelledError, TTSError
+from tts_search.options import Options
+from tts_search.serving.refusals import unavailable
+
+State = Literal["starting", "ready", "restarting", "dead", "closed"]
+PROBE_SECONDS = 30.0
+PROBE = "1"
+log = logging.getLogger("tts_search.serving")
+
+
+class Supervisor:
+    """Owns the searcher. `open_another` makes one anew, in a thread; `restarts` is how often, in a row, in vain.
+
+    `start_seconds` limits the first request of an engine, which may load a model.
+    """
+
+    def __init__(
+        self,
+        searcher: Searcher,
+        open_another: Callable[[], Searcher],
+        *,
+        restarts: int = 3,
+        probe_seconds: float = PROBE_SECONDS,
+        start_seconds: float = 1800.0,
+    ) -> None:
+        self.searcher = searcher
+        self.state: State = "starting"
+        self.restarted = 0
+        self._open = open_another
+        self._restarts = restarts
+        self._probe_seconds = probe_seconds
+        self._start_seconds = start_seconds
+        self._looking: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin: the engine is asked for its first token beside everything else."""
+        self._looking = asyncio.ensure_future(self._begin())
+
+    async def close(self) -> None:
+        """Free the engine; what runs is cancelled."""
+        self.state = "closed"
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
+        await asyncio.to_thread(_close, self.searcher)
+
+    def check(self) -> None:
+        """Refuse where there is no engine to ask.
+
+        Raises:
+            RefusedError: 503.
+        """
+        if self.state == "starting":
+            raise unavailable("the engine is starting: try again soon")
+        if self.state == "restarting":
+            raise unavailable("the engine died and is being restarted: try again soon")
+        if self.state in ("dead", "closed"):
+            raise unavailable("the engine is dead: whoever runs this server must look at it", retry_after=60)
+
+    async def search(self, question: Question, **options: Unpack[Options]) -> SearchResult:
+        """`Searcher.asearch`; an engine's failure comes only when it is known whether the engine lives.
+
+        Raises:
+            RefusedError: 503, the engine is dead.
+            TTSError: what the search raised.
+        """
+        self.check()
+        searcher = self.searcher
+        try:
+            return await searcher.asearch(question, **options)
+        except (GeneratorError, SearchCancelledError) as error:
+            if searcher is self.searcher and self.state == "ready":
+                await self._look(error)
+            if searcher is not self.searcher or self.state != "ready":
+                raise unavailable("the engine died while this search ran: try again") from error
+            raise
+
+    async def _look(self, error: TTSError) -> None:
+        """Ask the engine for a token, once for all who wonder."""
+        if self._looking is None or self._looking.done():
+            log.warning("a search failed, so the engine is looked at: %s", error)
+            self._looking = asyncio.ensure_future(self._examine())
+        await asyncio.shield(self._looking)
+
+    async def _examine(self) -> None:
+        if await self._lives(self._probe_seconds):
+            return
+        self.state = "restarting"
+        self._looking = asyncio.ensure_future(self._restart())
+
+    async def _begin(self) -> None:
+        if await self._lives(self._start_seconds):
+            self.state = "ready"
+        else:
+            self.state = "restarting"
+            await self._restart()
+
+    async def _restart(self) -> None:
+        for attempt in range(self._restarts):
+            await asyncio.to_thread(_close, self.searcher)  # what runs there fails
+            await asyncio.sleep(min(30.0, 0.5 * 4**attempt))
+            log.warning("restarting the engine, attempt %d of %d", attempt + 1, self._restarts)
+            self.restarted += 1
+            try:
+                self.searcher = await asyncio.to_thread(self._open)
+            except Exception as error:
+                log.error("the engine cannot be opened: %s", error)
+                continue
+            if await self._lives(self._start_seconds):
+                self.state = "ready"
+                log.warning("the engine is back")
+                return
+        self.state = "dead"
+        await asyncio.to_thread(_close, self.searcher)
+        log.error("the engine is dead")
+
+    async def _lives(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self.searcher.asearch(
+                    PROBE, strategy="single", selector="logprob", max_tokens=1, answer_tokens=1, keep_tree=False
+                )
+        except Exception as error:
+            log.error("the engine does not answer: %s: %s", type(error).__name__, error)
+            return False
+        return True
+
+
+def _close(searcher: Searcher) -> None:
+    try:
+        searcher.close()
+    except Exception as error:  # a dead engine need not close well
+        log.warning("closing the engine: %s: %s", type(error).__name__, error)
