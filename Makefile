@@ -1,12 +1,13 @@
 # make check: everything that must pass, from nothing, in a virtual environment of its own.
 # make test T=tests/core: some tests. make lock: pin requirements/dev.in anew.
+# make clients: real OpenAI clients, unchanged, against `tts-search serve`; each in an environment of its own.
 
 VENV ?= .venv
 PYTHON ?= python3
 T ?= tests
 BIN := $(VENV)/bin
 
-.PHONY: check install lint types test lock clean
+.PHONY: check install lint types test clients lock clean
 
 check: install lint types test
 
@@ -29,6 +30,9 @@ types: install
 
 test: install
 	$(BIN)/python -m pytest $(T)
+
+clients: install
+	$(BIN)/python tools/clients/run.py
 
 lock:
 	$(BIN)/python -m pip install --quiet uv

@@ -30,10 +30,10 @@ def find_smollm2(config: pytest.Config) -> Path | None:
     if named:
         return Path(named)
     found = _gguf()
-    if config.cache is None or found is None or find_spec("gguf") is None or find_spec("accelerate") is None:
+    cache = getattr(config, "cache", None)  # a run without pytest's cache has no such attribute
+    if cache is None or found is None or find_spec("gguf") is None or find_spec("accelerate") is None:
         return None
-    assert config.cache is not None
-    folder = config.cache.mkdir("smollm2-135m") / "model"
+    folder = cache.mkdir("smollm2-135m") / "model"
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=folder.parent) as new:  # another process may be at it, too
             _convert(found, Path(new) / "model")

@@ -326,10 +326,13 @@ def test_ids_at_the_edges_of_the_vocabulary(merged: PretrainedTokenizer, outside
 
 
 def test_tags_where_they_mean_nothing(merged: PretrainedTokenizer) -> None:
-    """White space in front of the opening tag is no step; a closing tag without an opening one closes nothing."""
+    """White space in front of the opening tag is no step; a closing tag without an opening one ends the thinking."""
     assert steps(merged, f"<think>{STEP}So{STEP}") == [f"<think>{STEP}So{STEP}"]
     assert steps(merged, f"\n<think>{STEP}So{STEP}") == [f"\n<think>{STEP}So{STEP}"]
-    assert steps(merged, f"So</think>it{STEP}is{STEP}") == [f"So</think>it{STEP}", f"is{STEP}"]
+    assert steps(merged, f"So</think>it{STEP}is{STEP}") == []
+    assert steps(merged, f"So{STEP}it</think>is{STEP}") == [f"So{STEP}"]
+    assert steps(merged, f"So</think>it{STEP}", prompt="Why?<think></think>") == [], "though the template closed it"
+    assert steps(merged, f"Well, <think>So{STEP}it</think>is{STEP}") == [f"Well, <think>So{STEP}"]
     assert steps(merged, f"<think>So</think>it{STEP}<think>is{STEP}") == [], "an answer stays an answer"
     assert steps(merged, f"<think>So{STEP}", prompt="Why?<think></think>") == [f"<think>So{STEP}"]
     assert Segmenter(merged).start(merged.encode("Why?</think>")).phase is Phase.PLAIN

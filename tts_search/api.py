@@ -21,7 +21,7 @@ from tts_search.core.result import SearchResult, StopReason
 from tts_search.core.runner import Runner
 from tts_search.core.sampler import GENERATOR_SECONDS
 from tts_search.core.scoring import SCORER_SECONDS, Scoring
-from tts_search.errors import GeneratorError, TTSError, told
+from tts_search.errors import GeneratorError, InvalidInputError, TTSError, shown, told
 from tts_search.models import EMBEDDED
 from tts_search.options import (
     Options,
@@ -37,9 +37,10 @@ from tts_search.options import (
     resolve_job,
     resolve_scorer,
 )
-from tts_search.segmentation import Segmenter, as_rule
+from tts_search.segmentation import Segmenter, StepRule, as_rule
 from tts_search.selection.votes import extract_name
 
+SEGMENTERS_KEPT = 32
 ENGINE_CLOSING_SECONDS = 120.0  # how long an engine may take to end
 
 
@@ -53,8 +54,9 @@ class Searcher:
             (`"http://localhost:8000/v1"`, also as `model`; `model` is then what it serves, or left out), or a
             `Generator` of your own, whose `model` then counts.
         scorer: `"auto"` (the generator's own SPRM head; no scorer where it has none), `"sprm"` (the same,
-            but refuse to go without), a `Scorer`, the name of one that an installed package offers (entry points in the
-            group `tts_search.scorers`), or None.
+            but refuse to go without), the folder or hub id of a reward model (see `scorers.published.load_scorer`), a
+            `Scorer`, the name of one that an installed package offers (entry points in the group `tts_search.scorers`),
+            or None.
         engine_args: what else the engine's constructor takes, for an engine that is named: `{"max_batch": 16}`. What
             `VLLMGenerator` does not take itself goes to vLLM.
         concurrency: questions in flight at once in `search_many`.
@@ -225,8 +227,18 @@ class Searcher:
         rule = as_rule(rule)
         key = repr(rule) if not callable(rule) else f"{rule!r} {id(rule)}"
         if key not in self._segmenters:
-            self._segmenters[key] = Segmenter(self.generator.tokenizer, rule)
+            while len(self._segmenters) >= SEGMENTERS_KEPT:  # a new function a call would fill the memory
+                self._segmenters.pop(next(iter(self._segmenters)))
+            self._segmenters[key] = self._make_segmenter(rule)
         return self._segmenters[key]
+
+    def _make_segmenter(self, rule: StepRule) -> Segmenter:
+        try:
+            return Segmenter(self.generator.tokenizer, rule)
+        except TTSError:
+            raise
+        except BaseException as error:
+            raise InvalidInputError(f"step_rule={shown(rule)} raised {told(error)}") from error
 
     async def _check(self, question: Question, job: Job) -> int:
         return len(self._runner.prompt_of(check_question(question), job))

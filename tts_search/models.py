@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tts_search.embedded import MODEL_FOLDER
@@ -10,13 +11,14 @@ from tts_search.errors import ModelNotFoundError
 EMBEDDED = "embedded"
 
 
-def model_folder(name: str | Path, *, weights: bool = True) -> Path:
+def model_folder(name: str | Path, *, weights: bool = True, also: Sequence[str] = ()) -> Path:
     """The folder of a model.
 
     Args:
         name: `"embedded"`, a folder, or the id of a Hugging Face repository, which is downloaded (or found in its
         cache).
         weights: False for one whose weights are elsewhere; its config, tokenizer and SPRM head are downloaded alone.
+        also: patterns of further files to download.
 
     Raises:
         ModelNotFoundError: no such folder, and no such repository within reach.
@@ -34,7 +36,7 @@ def model_folder(name: str | Path, *, weights: bool = True) -> Path:
         )
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.model", "*.txt", "*.jinja", "score_module.pt", "sprm/*"]
+    patterns = ["*.json", "*.model", "*.txt", "*.jinja", "score_module.pt", "sprm/*", *also]
     patterns += ["*.safetensors"] if weights else []
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))

@@ -28,6 +28,7 @@ from tts_search.errors import InvalidInputError, shown, told
 from tts_search.models import EMBEDDED
 from tts_search.scorers.aggregate import Aggregation, resolve_aggregation
 from tts_search.scorers.engine_sprm import EngineSPRM
+from tts_search.scorers.published import is_checkpoint, load_scorer
 from tts_search.segmentation import DEFAULT_STEP_RULE, Segmenter, StepRule
 from tts_search.selection.selectors import resolve_selector
 from tts_search.selection.votes import Extract, means_values, merge_votes, resolve_extract
@@ -226,6 +227,7 @@ def resolve_job(
         on_event=_handler(said["on_event"], said["on_progress"]),
         system=said["system"],
         keep_tree=check_yes_or_no("keep_tree", said["keep_tree"]),
+        closes_steps=not getattr(scorer, "at_step_tokens", False),
     )
 
 
@@ -324,6 +326,8 @@ def resolve_scorer(scorer: ScorerLike, engine: Generator) -> Scorer | None:
     if not isinstance(scorer, str):
         _no_class("scorer", scorer)
         return _complete("scorer", scorer, Scorer)
+    if scorer not in SCORERS and is_checkpoint(scorer) and scorer not in discovery.installed(discovery.SCORERS):
+        return load_scorer(scorer)
     if scorer not in SCORERS:
         return discovery.instantiate(discovery.load(discovery.SCORERS, scorer, SCORERS), Scorer, f"scorer {scorer!r}")
     if engine.head_config is None:
@@ -456,6 +460,7 @@ def check_function(name: str, value: Any) -> Any:
         InvalidInputError: it cannot be called, or a call of it does nothing yet: its like are awaited, or gone through.
     """
     check_callable(name, value)
+    _no_class(name, value)
     for function in (value, getattr(value, "__call__", None)):  # noqa: B004 - an object's own may be async
         for kind in (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction):
             if kind(function):

@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from tts_search.errors import InvalidInputError
+from tts_search.thinking import Ids, Tag, can_complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,8 @@ class Vocabulary(Protocol):
         ...
 
     @property
-    def thinking(self) -> tuple[int, int] | None:
-        """The ids of the tags that open and close the thinking part, None for a model without them."""
+    def thinking(self) -> tuple[Ids, Ids] | None:
+        """The tags that open and close the thinking part, each an id or several; None for a model without them."""
         ...
 
     def encode(self, text: str) -> tuple[int, ...]:
@@ -69,7 +70,7 @@ class Phase(StrEnum):
 
     BEFORE = "before"  # the model has tags, and nothing but white space came yet
     THINKING = "thinking"
-    PLAIN = "plain"  # a response that does not think: segmented whole
+    PLAIN = "plain"  # no thinking part, or none yet: segmented like one
     ANSWER = "answer"  # behind the closing tag: not segmented
 
 
@@ -78,16 +79,20 @@ class State(NamedTuple):
 
     phase: Phase
     since: int = 0  # bytes (text mode) or tokens since the last step token, or since the segmented part began
-    tail: bytes = b""  # text mode: the end of the text, one byte shorter than the pattern
+    tail: bytes = b""  # the end of the text, where a step token or a tag may be of several tokens
     boundary: bool = False  # the last token ended a step
+    found: int = 0  # steps that the rule has ended so far
 
 
 class Segmenter:
-    r"""Finds the step tokens of a token stream.
+    r"""Finds the step tokens of a token stream, and the end of its thinking.
 
     Where the tokenizer never writes the rule's text as one token (SmolLM2 writes `.\n\n` as three), the same
     boundaries are found on the text and mapped back: the step token is the one that completes the text (`text_mode`).
     `step_ids` are all tokens that can end a step: an engine that stops at each never runs past a boundary.
+
+    The thinking part begins with the opening tag, wherever in a response it comes, and ends with the closing one. A
+    closing tag without an opening one ends a thinking part all the same: templates and models leave the opening out.
 
     Raises:
         InvalidInputError: the rule is empty, matches no token, or names ids outside the vocabulary.
@@ -95,74 +100,102 @@ class Segmenter:
 
     def __init__(self, vocabulary: Vocabulary, rule: StepRule | str | Collection[int] = DEFAULT_STEP_RULE) -> None:
         self.rule = as_rule(rule)
-        self.thinking = vocabulary.thinking
         self._pieces = vocabulary.pieces
+        self.opening: Tag | None = None
+        self.closing: Tag | None = None
+        if vocabulary.thinking is not None:
+            atoms: frozenset[int] = getattr(vocabulary, "added_ids", frozenset())
+            self.opening, self.closing = (Tag(ids, self._pieces, atoms) for ids in vocabulary.thinking)
         self._pattern = b""
         self.step_ids = self._resolve(vocabulary)
-        self._marks = self.step_ids if self.thinking is None else self.step_ids | {self.thinking[1]}
+        tags = [tag for tag in (self.opening, self.closing) if tag is not None]
+        self._marks = self.step_ids.union(*(tag.ends for tag in tags))
+        self._keep = max([0, len(self._pattern) - 1, *(tag.keep for tag in tags)])
 
     @property
     def text_mode(self) -> bool:
         """Whether boundaries are found on the text because no single token carries them."""
         return bool(self._pattern)
 
+    @property
+    def thinking(self) -> tuple[Ids, Ids] | None:
+        """The tags as a vocabulary names them, None for a model without them."""
+        return None if self.opening is None or self.closing is None else (self.opening.name, self.closing.name)
+
     def start(self, prompt: Sequence[int] = ()) -> State:
         """The state in front of the response: a prompt may have opened the thinking part already."""
-        if self.thinking is None:
+        if self.opening is None or self.closing is None:
             return State(Phase.PLAIN)
-        opening, closing = self.thinking
         # Only at the very end of the prompt, where a chat template opens the assistant's turn: tags further in front
         # are earlier turns', or words of the question.
-        last = next((token for token in reversed(prompt) if self.piece(token).strip()), None)
-        if last == opening:
+        if self._ends_with(prompt, self.opening):
             return State(Phase.THINKING)
-        if last == closing:
-            return State(Phase.PLAIN)  # the prompt closed it: thinking is switched off
-        return State(Phase.BEFORE)
+        tail = self._tail(b"", [self.piece(token) for token in prompt[len(prompt) - self._keep :]])
+        # The prompt may have closed it: thinking is switched off, which not every model heeds.
+        return State(Phase.PLAIN if self._ends_with(prompt, self.closing) else Phase.BEFORE, tail=tail)
+
+    def _ends_with(self, prompt: Sequence[int], tag: Tag) -> bool:
+        """Whether a prompt ends with a tag, white space behind it left out."""
+        end = next((i for i in range(len(prompt), 0, -1) if self.piece(prompt[i - 1]).strip()), 0)
+        if tag.is_single:
+            return end > 0 and prompt[end - 1] == tag.ids[0]
+        text = b"".join([self.piece(token) for token in prompt[max(0, end - len(tag.text)) : end]])
+        return text.rstrip().endswith(tag.text)
 
     def advance(self, state: State, token: int) -> State:
         """The state behind `token`; its `boundary` says whether the token ended a step."""
-        phase, since, tail, _ = state
-        if phase is Phase.BEFORE:
-            assert self.thinking is not None
-            if token == self.thinking[0]:
-                return State(Phase.THINKING)
-            if not self.piece(token).strip():
-                return State(Phase.BEFORE)
-            phase = Phase.PLAIN
+        phase, since, tail, _, found = state
         if phase is Phase.ANSWER:
-            return State(Phase.ANSWER)
-        if phase is Phase.THINKING and self.thinking is not None and token == self.thinking[1]:
-            return State(Phase.ANSWER)
-        if not self._pattern:
-            if token in self.step_ids:
-                return State(phase, boundary=since > 0)
-            return State(phase, since + 1)
-        return self._advance_text(phase, since, tail, self.piece(token))
+            return State(Phase.ANSWER, found=found)
+        piece = self.piece(token)
+        if self.opening is not None and self.closing is not None:
+            if phase is not Phase.THINKING and self.opening.completed_by(token, piece, tail):
+                return State(Phase.THINKING, tail=self._tail(tail, [piece]), found=found)
+            if self.closing.completed_by(token, piece, tail):
+                return State(Phase.ANSWER, found=found)
+            if phase is Phase.BEFORE:
+                if not piece.strip():
+                    return State(Phase.BEFORE, tail=self._tail(tail, [piece]))
+                phase = Phase.PLAIN
+        if self._pattern:
+            return self._advance_text(phase, since, tail, piece, found)
+        tail = self._tail(tail, [piece])
+        if token in self.step_ids:
+            return State(phase, 0, tail, boundary=since > 0, found=found + (since > 0))
+        return State(phase, since + 1, tail, found=found)
 
-    def _advance_text(self, phase: Phase, since: int, tail: bytes, piece: bytes) -> State:
-        window = tail + piece
+    def _advance_text(self, phase: Phase, since: int, tail: bytes, piece: bytes, found: int) -> State:
+        window = tail[len(tail) - len(self._pattern) + 1 :] if len(tail) >= len(self._pattern) else tail
+        window += piece
         since += len(piece)
-        keep = len(self._pattern) - 1
-        tail = window[-keep:] if keep else b""
-        found = window.rfind(self._pattern)
-        if found < 0:
-            return State(phase, since, tail)
-        content = since - (len(window) - found)  # bytes between the last step token and this match
-        return State(phase, 0, tail, boundary=content > 0)
+        tail = self._tail(tail, [piece])
+        at = window.rfind(self._pattern)
+        if at < 0:
+            return State(phase, since, tail, found=found)
+        boundary = since > len(window) - at  # there is something between the last step token and this match
+        return State(phase, 0, tail, boundary, found + boundary)
 
     def scan(self, state: State, tokens: Sequence[int]) -> tuple[list[int], State]:
         """Positions just behind each step token among `tokens` (counted from 1), and the state behind them all.
 
         The same as one `advance` after another; tokens that can end nothing are passed over together.
         """
+        ends, state, _ = self.scan_part(state, tokens)
+        return ends, state
+
+    def scan_part(self, state: State, tokens: Sequence[int]) -> tuple[list[int], State, int | None]:
+        """As `scan`, and how many tokens there are up to the end of the closing tag: None where it is not there."""
         ends: list[int] = []
-        begin, count = 0, len(tokens)
+        begin, count, closed = 0, len(tokens), None
+        if state.phase is Phase.ANSWER:
+            return ends, self._pass_over(state, tokens), None
         while begin < count and state.phase is Phase.BEFORE:
             state = self.advance(state, tokens[begin])
             begin += 1
             if state.boundary:
                 ends.append(begin)
+        if state.phase is Phase.ANSWER:
+            closed = begin
         marks = self._marks
         for place in [i for i in range(begin, count) if tokens[i] in marks]:
             if state.phase is Phase.ANSWER:
@@ -171,19 +204,37 @@ class Segmenter:
             begin = place + 1
             if state.boundary:
                 ends.append(begin)
-        return ends, self._pass_over(state, tokens[begin:])
+            if state.phase is Phase.ANSWER:
+                closed = begin
+        return ends, self._pass_over(state, tokens[begin:]), closed
 
     def _pass_over(self, state: State, tokens: Sequence[int]) -> State:
         """The state behind tokens that can end nothing."""
         if not len(tokens):
             return state
-        if state.phase is Phase.ANSWER:
-            return State(Phase.ANSWER)
+        phase, since, tail, _, found = state
+        if phase is Phase.ANSWER:
+            return State(Phase.ANSWER, found=found)
         if not self._pattern:
-            return State(state.phase, state.since + len(tokens))
-        text = b"".join([self.piece(token) for token in tokens])
-        keep = len(self._pattern) - 1
-        return State(state.phase, state.since + len(text), (state.tail + text)[-keep:] if keep else b"")
+            return State(phase, since + len(tokens), self._tail_of(tail, tokens), found=found)
+        pieces = [self.piece(token) for token in tokens]
+        return State(phase, since + sum(map(len, pieces)), self._tail(tail, pieces), found=found)
+
+    def _tail_of(self, tail: bytes, tokens: Sequence[int]) -> bytes:
+        """What is kept behind many tokens, of which only the last few are read."""
+        if not self._keep:
+            return b""
+        last, length = list[bytes](), 0
+        for token in reversed(tokens):
+            last.append(self.piece(token))
+            length += len(last[-1])
+            if length >= self._keep:
+                tail = b""
+                break
+        return self._tail(tail, last[::-1])
+
+    def _tail(self, tail: bytes, pieces: Sequence[bytes]) -> bytes:
+        return (tail + b"".join(pieces))[-self._keep :] if self._keep else b""
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token, none for an id outside the vocabulary."""
@@ -219,12 +270,7 @@ class Segmenter:
             if ids & running:  # in running text, and not only somewhere in the vocabulary
                 return ids
         self._pattern = pattern
-        return frozenset(i for i, piece in enumerate(self._pieces) if _can_complete(pattern, piece))
-
-
-def _can_complete(pattern: bytes, piece: bytes) -> bool:
-    """Whether the last byte of `pattern` can fall into `piece` with the rest of it in front."""
-    return pattern in piece or any(piece.startswith(pattern[i:]) for i in range(1, len(pattern)))
+        return frozenset(i for i, piece in enumerate(self._pieces) if can_complete(pattern, piece))
 
 
 def as_rule(rule: StepRule | str | Collection[int]) -> StepRule:
@@ -233,11 +279,11 @@ def as_rule(rule: StepRule | str | Collection[int]) -> StepRule:
         return Contains(rule)
     if isinstance(rule, Contains | Exact | TokenIds) or callable(rule):
         return rule
-    if not isinstance(rule, Collection) or not all(isinstance(i, int) for i in rule):
+    if isinstance(rule, bytes) or not isinstance(rule, Collection) or not all(hasattr(i, "__index__") for i in rule):
         raise InvalidInputError(
             f"a step rule is a text, a set of token ids, or a function of a token's text, got {rule!r}"
         )
-    return TokenIds(frozenset(rule))
+    return TokenIds(frozenset(map(int, rule)))
 
 
 def rule_to_json(rule: StepRule) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from tts_search.cli import show as report
 from tts_search.core.budget import Usage
 from tts_search.core.result import Candidate, SearchResult, Step, StopReason
 from tts_search.export import from_json
+from tts_search.export.files import FORMATS
 from tts_search.options import EFFORTS, GENERATORS, STRATEGIES
 from tts_search.scorers.aggregate import AGGREGATIONS
 from tts_search.selection.selectors import SELECTORS
@@ -251,6 +252,21 @@ def test_saving_the_tree(folder: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert "</html>" in (folder / "a.html").read_text()
     assert from_json((folder / "a.json").read_text()).answer == result.stdout.strip()
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_persons_file_is_not_written_over(folder: Path, form: str) -> None:
+    path = folder / f"notes{form}"
+    for theirs in (b"remember to ask Ann\n", b"remember to ask Ann", b"\0\xff"):
+        path.write_bytes(theirs)
+        result = solve("2 + 2?", "-q", "--save", path.name)
+        assert result.exit_code == 2
+        assert "is there already and is no search that was saved" in result.stderr
+        assert path.read_bytes() == theirs
+    path.unlink()
+    for _ in range(2):  # a search that was saved may be saved again
+        assert solve("2 + 2?", "-q", "--save", path.name).exit_code == 0
+        assert len(path.read_bytes()) > 100
 
 
 @pytest.mark.parametrize(

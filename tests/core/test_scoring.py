@@ -21,8 +21,8 @@ def trajectory(text: str = "One.", question: str = "Why?", steps: int = 1) -> Tr
     return Trajectory(question, (1,), ids, ends, None, (), lambda ids: bytes(ids).decode())
 
 
-def score(scoring: Scoring, *trajectories: Trajectory) -> tuple[list[tuple[float, ...]], int]:
-    async def call() -> tuple[list[tuple[float, ...]], int]:
+def score(scoring: Scoring, *trajectories: Trajectory) -> tuple[Scores, int]:
+    async def call() -> tuple[Scores, int]:
         return await scoring.score(trajectories)
 
     return asyncio.run(call())
@@ -252,3 +252,63 @@ def test_a_scorer_brings_its_published_aggregation() -> None:
     assert value == steps[-1] != min(steps)
     with pytest.raises(InvalidInputError, match="unknown aggregation 'worst'"):
         Searcher(generator=FakeGenerator(), scorer=type("Odd", (FakeScorer,), {"aggregation": "worst"})())
+
+
+class Short:
+    """Reads the first two steps, and says why."""
+
+    aggregation = "min"
+    warnings = ("it was trained by a cat",)
+
+    def __init__(self, unread: str | None = "it reads 2 steps; use a longer one", steps: int = 2) -> None:
+        self.unread = unread
+        self.steps = steps
+
+    def score(self, trajectories: Sequence[Trajectory]) -> Scores:
+        return Scores(([0.25, 0.5, 0.1][: min(t.step_count, self.steps)] for t in trajectories), unread=self.unread)
+
+
+def test_what_a_scorer_cannot_read_has_no_score_and_is_a_warning() -> None:
+    generator = FakeGenerator(step=0.3, close=0.05)
+    result = run_search(generator, BestOfN(n=12), scorer=Short())
+    assert result.tree is not None
+    nodes = [result.tree.nodes[candidate.node] for candidate in result.candidates]
+    short = [number for number, node in enumerate(nodes) if node.step_count > 2]
+    assert 4 < len(short) < 12
+    own, warning = result.warnings
+    assert own == "it was trained by a cat"
+    assert warning == (
+        f"{len(short)} of 12 candidates could not be scored to the end: "
+        + ", ".join(f"candidate {n} (step 3 of {nodes[n].step_count} is the first without a score)" for n in short[:4])
+        + f" and {len(short) - 4} more; it reads 2 steps; use a longer one"
+    )
+    scored = [c for c, node in zip(result.candidates, nodes, strict=True) if node.step_count]
+    means = {1: 0.25, 2: pytest.approx((0.25 * 0.5) ** 0.5)}  # of what was read
+    assert all(c.score == means[min(2, result.tree.nodes[c.node].step_count)] for c in scored)
+    chosen = nodes[result.chosen or 0]
+    read = [0.25, 0.5][: chosen.step_count]
+    assert [step.score for step in result.steps] == [*read, *[None] * (chosen.step_count - 2)]
+    assert "candidates could not be scored to the end" in result.to_json()
+
+
+def test_a_path_of_which_nothing_can_be_read_counts_as_unscored() -> None:
+    result = run_search(FakeGenerator(step=0.3, close=0.05), BestOfN(n=3), scorer=Short(steps=0))
+    assert result.tree is not None
+    steps = [result.tree.nodes[candidate.node].step_count for candidate in result.candidates]
+    assert max(steps) > 0
+    assert [candidate.score for candidate, n in zip(result.candidates, steps, strict=True) if n] == [None] * sum(
+        n > 0 for n in steps
+    )
+    assert result.answer
+
+
+def test_without_a_reason_a_short_row_is_an_error() -> None:
+    with pytest.raises(ScorerError, match="Short returned 2 scores for 3 steps"):
+        score(Scoring(Short(unread=None)), trajectory("One", steps=3))
+    with pytest.raises(ScorerError, match="Long returned 3 scores for 2 steps"):
+        score(Scoring(Long()), trajectory("On", steps=2))
+
+
+class Long(Short):
+    def score(self, trajectories: Sequence[Trajectory]) -> Scores:
+        return Scores([[0.5, 0.5, 0.5]], unread="?")

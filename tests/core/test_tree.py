@@ -39,11 +39,30 @@ def opened(*tokens: int, strategy: Plan | None = None) -> SearchResult:
         (b"\n|a.b-\n c \n.", "a.\n\nb", "c", ["\n<think>a.\n\n"]),
         (b"|a-c.", "a", "c", []),
         (b"||a-c.", "<think>a", "c", []),
-        (b"|a|b-c-d.", "a<think>b", "c</think>d", []),
+        (b"|a|b-c-d.", "a<think>b", "c\nd", []),
+        (b"|a-c-.", "a", "c", []),
+        (b"|a-c|b-d.", "a", "cd", []),
+        (b"|a-c|b.", "a", "c", []),
         (b" a.", " a", "a", []),  # it does not think
-        (b"a-c.", "a</think>c", "a</think>c", []),
+        (b"a-c.", "a", "c", []),
+        (b"a-.", "a", "a", []),
+        (b"So |a.b-c.", "a.\n\nb", "c", ["So <think>a.\n\n"]),
+        (b"|a-.", "a", "", []),
     ],
-    ids=["white space first", "at once", "twice", "tags inside", "plain", "never opened"],
+    ids=[
+        "white space first",
+        "at once",
+        "twice",
+        "a second closing tag",
+        "a trailing one",
+        "a second thought",
+        "a second thought that is cut off",
+        "plain",
+        "never opened",
+        "a tag that closes nothing",
+        "text first",
+        "no answer",
+    ],
 )
 def test_tags_are_in_neither_part(tokens: bytes, thinking: str, answer: str, steps: list[str]) -> None:
     r"""In `tokens` a bar opens, a dash closes, a full stop is `.\n\n` inside the thinking and the end behind it."""

@@ -12,7 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tts_search import BestOfN, Completion, Expand, Plan, Request, Searcher, SearchResult, Tree, Until
+from tts_search import (
+    DVTS,
+    BestFirst,
+    BestOfN,
+    Completion,
+    Expand,
+    Plan,
+    Request,
+    Searcher,
+    SearchResult,
+    StepBeamSearch,
+    Tree,
+    Until,
+)
 from tts_search.errors import GeneratorError, InvalidInputError, ScorerError, StrategyError, TTSError
 from tts_search.testing import FakeGenerator, FakeScorer, run_search
 
@@ -262,6 +275,58 @@ def test_what_is_no_engine_and_no_scorer_is_refused(value: Any) -> None:
         Searcher(generator=value)
     with pytest.raises(InvalidInputError, match="is no Scorer: it has no score"):
         Searcher(generator=FakeGenerator(), scorer=value)
+
+
+@pytest.mark.parametrize("value", [True, 1.5, math.nan, "3", np.float64(3)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda v: BestOfN(n=v),
+        lambda v: BestOfN(wave=v),
+        lambda v: StepBeamSearch(width=v),
+        lambda v: StepBeamSearch(branching=v),
+        lambda v: StepBeamSearch(chunk_tokens=v),
+        lambda v: DVTS(subtrees=v),
+        lambda v: BestFirst(leaves=v),
+    ],
+)
+def test_counts_of_a_strategy_are_whole_numbers(make: Callable[[Any], Any], value: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"of \w+ must be a whole number, got"):
+        make(value)
+    assert repr(make(np.int64(3))) == repr(make(3)), "in a log, the same"
+
+
+def test_a_class_for_a_handler_or_a_question_of_stopping_is_named(searcher: Searcher) -> None:
+    for name in ("on_event", "on_progress", "stop_when"):
+        with pytest.raises(InvalidInputError, match=f"{name}=FakeScorer is a class"):
+            searcher.search("Why?", **{name: FakeScorer})  # pyright: ignore[reportArgumentType]
+
+
+def test_step_rules_of_numpy_and_of_nothing(searcher: Searcher) -> None:
+    plain = searcher.search("Why?", step_rule={46, 259})
+    assert searcher.search("Why?", step_rule={np.int64(46), np.int32(259)}).steps == plain.steps  # pyright: ignore
+    with pytest.raises(InvalidInputError, match="a step rule is a text, a set of token ids"):
+        searcher.search("Why?", step_rule=b".")
+    with pytest.raises(InvalidInputError, match=r"step_rule=<function .* raised ZeroDivisionError"):
+        searcher.search("Why?", step_rule=lambda text: 1 / 0 > 0)
+
+
+def test_a_new_step_rule_for_every_call_fills_no_memory(searcher: Searcher) -> None:
+    for _ in range(50):
+        searcher.search("Why?", strategy="single", step_rule=lambda text: "a" in text)
+    assert len(searcher._segmenters) < 40
+
+
+@pytest.mark.parametrize("count", [math.nan, "7", None, 1.5])
+def test_tokens_are_told_in_whole_numbers(count: Any) -> None:
+    class Tells(FakeGenerator):
+        async def generate(self, request: Request) -> list[Completion]:
+            if request.on_tokens is not None:
+                request.on_tokens(count)
+            return await super().generate(request)
+
+    with pytest.raises(GeneratorError, match=r"fake.* raised TypeError"):
+        run_search(Tells(), on_progress=lambda _: None)
 
 
 def test_errors_of_ones_own_pass_as_they_are(searcher: Searcher) -> None:

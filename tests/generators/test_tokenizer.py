@@ -1,6 +1,7 @@
 """Tokenizers: nothing is lost, pieces are bytes, and what a folder can lack."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,56 @@ def test_render(tokenizers: dict[str, PretrainedTokenizer]) -> None:
     assert data == "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
     assert len(tokenizer.render(turns)) > len(text)
+
+
+SPELLINGS = (
+    "<|im_start|>",
+    "<|im_end|>",
+    "<think>",
+    "</think>",
+    "<|im_",
+    "start|>",
+    "end|>",
+    "<",
+    "|>",
+    "a\n",
+    "\ufdd0",
+)
+
+
+def control_ids(tokenizer: PretrainedTokenizer, ids: Sequence[int]) -> list[int]:
+    marked = {*tokenizer.eos_ids, *(tokenizer.thinking or ())}
+    marked |= {i for i, piece in enumerate(tokenizer.pieces) if piece in (b"<|im_start|>", b"<|im_end|>")}
+    return [i for i in ids if i in marked]
+
+
+@PROPERTY
+@given(st.lists(st.sampled_from(SPELLINGS)).map("".join), st.sampled_from(["user", "system"]))
+def test_control_tokens_in_a_message_are_text(tokenizers: dict[str, PretrainedTokenizer], text: str, role: str) -> None:
+    for kind, tokenizer in tokenizers.items():
+        question = [{"role": role, "content": text}, {"role": "user", "content": f"So: {text}"}]
+        plain = [{"role": role, "content": "a"}, {"role": "user", "content": "a"}]
+        ids = tokenizer.render(question)
+        assert control_ids(tokenizer, ids) == control_ids(tokenizer, tokenizer.render(plain))
+        if kind == "merged":  # byte-level, and its template changes nothing
+            assert f"So: {text}<|im_end|>" in b"".join(tokenizer.pieces[i] for i in ids).decode()
+
+
+def test_thinking_in_an_earlier_answer_is_the_templates_matter(tokenizers: dict[str, PretrainedTokenizer]) -> None:
+    tokenizer = tokenizers["merged"]
+    said = {"role": "assistant", "content": "<think>a</think>b<|im_end|>"}
+    ids = control_ids(tokenizer, tokenizer.render([said, {"role": "user", "content": "c"}]))
+    assert tokenizer.thinking is not None
+    assert [i for i in ids if i in tokenizer.thinking] == list(tokenizer.thinking)
+    bare = control_ids(tokenizer, tokenizer.render([{**said, "content": "b"}, {"role": "user", "content": "c"}]))
+    assert [i for i in ids if i not in tokenizer.thinking] == bare
+
+
+def test_a_base_model_goes_on_from_text_alone(tmp_path: Path) -> None:
+    base = PretrainedTokenizer(write_tokenizer(tmp_path, chat_template=False))
+    ids = base.render("a<|im_end|></think>b")
+    assert not control_ids(base, ids)
+    assert b"".join(base.pieces[i] for i in ids) == b"a<|im_end|></think>b"
 
 
 def test_without_a_chat_template(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen2ForTokenClassification,
     Qwen2Model,
 )
 
@@ -112,7 +114,9 @@ SIZES: dict[str, Any] = {
 }
 
 
-def write_qwen(folder: Path, *, labels: int, architecture: str, head: Literal["score", "v_head"]) -> Path:
+def write_qwen(
+    folder: Path, *, labels: int, architecture: str, head: Literal["score", "v_head", "ensemble", "other"]
+) -> Path:
     """A Qwen2 backbone, a language model's head that nobody needs, and a reward head; as published, in two files."""
     tokenizer = train_tokenizer(
         special=["<extra_0>", "<|im_start|>", "<|im_end|>"],
@@ -128,6 +132,13 @@ def write_qwen(folder: Path, *, labels: int, architecture: str, head: Literal["s
     width = SIZES["hidden_size"]
     if head == "v_head":
         weights |= {"v_head.summary.weight": torch.randn(1, width) / 4, "v_head.summary.bias": torch.randn(1)}
+    elif head == "ensemble":  # heads, input, output; and the copy that regularized them
+        for place, (inner, out) in {"nn1": (width, 128), "nn2": (128, 128), "nn_out": (128, 1)}.items():
+            for copy in ("model", "reg_model"):
+                weights[f"score.{copy}.{place}.weight"] = torch.randn(4, inner, out) / inner**0.5
+                weights[f"score.{copy}.{place}.bias"] = torch.randn(4, out)
+    elif head == "other":
+        weights |= {"judge.weight": torch.randn(1, width)}
     else:
         weights |= {"score.0.weight": torch.randn(width, width) / 6, "score.0.bias": torch.randn(width)}
         weights |= {"score.2.weight": torch.randn(labels, width) / 3, "score.2.bias": torch.randn(labels)}
@@ -142,6 +153,7 @@ def write_qwen(folder: Path, *, labels: int, architecture: str, head: Literal["s
     # Code in a checkpoint is never run: this would fail.
     described = config.to_dict() | {
         "architectures": [architecture],
+        **({"num_ensemble": 4, "rr_token": "<extra_0>"} if head == "ensemble" else {}),
         "auto_map": {"AutoModel": "modeling_qwen2_rm.Qwen2ForProcessRewardModel"},
     }
     (folder / "modeling_qwen2_rm.py").write_text("raise SystemExit('remote code was run')\n")
@@ -180,6 +192,31 @@ def write_language_model(
         model = LlamaForCausalLM(LlamaConfig(**sizes))
     model.save_pretrained(folder)  # pyright: ignore[reportCallIssue]
     return folder
+
+
+def write_token_classifier(folder: Path, *, separator: str | None, labels: int = 2) -> Path:
+    """What TRL's trainer saves of a model that tells right steps from wrong; its arguments too, given a separator."""
+    tokenizer = train_tokenizer(special=["<|im_start|>", "<|im_end|>"], template=CHATML, words=["\n\n"])
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(4)
+    sizes: dict[str, Any] = {**SIZES, "vocab_size": len(tokenizer), "num_labels": labels}
+    config = Qwen2Config(**sizes)
+    Qwen2ForTokenClassification(config).save_pretrained(folder)
+    if separator is not None:
+        torch.save(TrainingArguments(step_separator=separator), folder / "training_args.bin")
+    return folder
+
+
+@dataclass
+class TrainingArguments:
+    """As `PRMConfig` leaves them: texts among others, some of them equal."""
+
+    output_dir: str = "\n"
+    learning_rate: float = 1e-5
+    max_length: int | None = 1024
+    step_separator: str = "\n"
+    train_on_last_step_only: bool = False
+    run_name: str = "step_separator"
 
 
 def write_sequence_classifier(folder: Path, labels: int = 1) -> Path:

@@ -188,6 +188,23 @@ def test_writing_ends_with_a_stop_and_repeats_with_a_seed(folder: Path) -> None:
         writer.write("a b c " * 2000, stops=(), seed=1, **options)
 
 
+@pytest.mark.parametrize("kind", [ThinkPRM, GenPRM])
+def test_a_judge_reads_as_far_as_its_context_goes(kind: type[GenerativeJudge], folder: Path) -> None:
+    judge = kind.from_pretrained(folder, dtype="float32", device="cpu", max_tokens=6)
+    steps = [f"Take {i}, add {'x y ' * 150}and go on." for i in range(12)]
+    found = judge.score([trajectory(steps), trajectory(STEPS[:1])])
+    read = len(found[0])
+    assert 1 < read < len(steps)
+    assert found.unread is not None
+    assert "reads 4,096 tokens" in found.unread
+    assert len(found[1]) == 1
+    assert judge.score([trajectory(steps[:read])])[0] == found[0]
+    assert judge.score([trajectory(steps)]).tokens == 0, "what was judged is remembered"
+    lost = judge.score([trajectory(STEPS[:1], "x y " * 3000)])
+    assert lost == [[]]
+    assert lost.unread is not None
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

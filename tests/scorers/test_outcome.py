@@ -1,16 +1,28 @@
 """Outcome reward models against `transformers` and the published computation."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaForSequenceClassification
+from transformers import (
+    AutoModelForSequenceClassification,
+    LlamaForSequenceClassification,
+    Qwen2Config,
+    Qwen2ForSequenceClassification,
+    Qwen3Config,
+    Qwen3ForSequenceClassification,
+)
 
 from tests.scorers.reward_checkpoints import (
+    CHATML,
     QUESTION,
+    SIZES,
     STEPS,
     qwen_hidden,
     qwen_weights,
+    train_tokenizer,
     trajectory,
     write_qwen,
     write_sequence_classifier,
@@ -108,6 +120,53 @@ def test_a_language_model_is_refused(folders: dict[str, Path], tmp_path: Path) -
     folder = write_qwen(tmp_path, labels=2, architecture="Qwen2ForPrmModel", head="v_head")
     with pytest.raises(ModelNotFoundError, match=r"lack score\.weight"):
         load(folder)
+
+
+def test_of_a_solution_longer_than_the_context_as_many_steps_are_read_as_fit(folders: dict[str, Path]) -> None:
+    steps = [f"Take {i}, add {'x y ' * 20}and go on." for i in range(20)]
+    model = load(folders["one"])
+    found = model.score([trajectory(steps), trajectory()])
+    read = len(found[0])
+    assert 1 < read < len(steps)
+    assert found.unread is not None
+    assert "reads 512 tokens" in found.unread
+    whole = load(folders["one"]).score([trajectory(steps[:read])])
+    assert list(found[0]) == pytest.approx(list(whole[0]), abs=1e-5), "the value of what fits"
+    assert whole.unread is None
+    longer = len(model._encode(QUESTION, "\n\n".join(steps[: read + 1])))
+    assert longer > 512, "and no more fits"
+    assert len(found[1]) == len(STEPS)
+    lost = model.score([trajectory(question="x y " * 300)])
+    assert lost == [[]]
+    assert lost.unread is not None
+
+
+ACEMATH = "Please reason step by step, and check your final answer within \\boxed{}."
+
+
+@pytest.mark.parametrize(("name", "system"), [("AceMath-7B-RM", ACEMATH), ("Skywork-Reward-V2-Qwen3-4B", None)])
+def test_published_sequence_classifiers(name: str, system: str | None, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    tokenizer = train_tokenizer(special=["<|im_start|>", "<|im_end|>"], template=CHATML)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(6)
+    sizes: dict[str, Any] = {**SIZES, "vocab_size": len(tokenizer), "num_labels": 1, "head_dim": 16}
+    if system:
+        Qwen2ForSequenceClassification(Qwen2Config(**sizes)).save_pretrained(folder)
+    else:
+        Qwen3ForSequenceClassification(Qwen3Config(**sizes)).save_pretrained(folder)
+    described = json.loads((folder / "config.json").read_text())
+    for key in ("id2label", "label2id", "num_labels"):  # AceMath's code says how many there are, its config does not
+        described.pop(key, None)
+    (folder / "config.json").write_text(json.dumps(described))
+    turns = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": SOLUTION}]
+    turns = [{"role": "system", "content": system}, *turns] if system else turns
+    conversation_str = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=False))
+    input_ids = tokenizer.encode(conversation_str, return_tensors="pt", add_special_tokens=False)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1).eval()
+    with torch.no_grad():
+        expected = torch.sigmoid(model(input_ids).logits[0][0]).item()
+    assert value(load(folder)) == pytest.approx(expected, abs=1e-5)
 
 
 class TestOutcomeRewardModel(ScorerConformance):

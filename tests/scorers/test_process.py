@@ -25,7 +25,7 @@ from tests.scorers.reward_checkpoints import (
     write_language_model,
     write_qwen,
 )
-from tts_search import BestOfN, InvalidInputError, ModelNotFoundError, Scorer, ScorerError, Searcher
+from tts_search import BestOfN, InvalidInputError, ModelNotFoundError, Scorer, Searcher
 from tts_search.core.tree import Trajectory
 from tts_search.scorers.checkpoint import load_tokenizer
 from tts_search.scorers.process import ProcessRewardModel
@@ -242,9 +242,48 @@ def test_the_memory_is_bounded(checkpoints: dict[str, Path]) -> None:
     assert again.tokens > 0
 
 
-def test_a_solution_longer_than_the_context_is_an_error(checkpoints: dict[str, Path]) -> None:
-    with pytest.raises(ScorerError, match=r"\d+ tokens long to the reward model, whose context holds 512"):
-        load(checkpoints["versa"]).score([trajectory(["x y " * 600])])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_solution_longer_than_the_context_is_scored_as_far_as_it_goes(
+    family: str, checkpoints: dict[str, Path]
+) -> None:
+    steps = [f"Take {i}, add {'x y ' * 20}and go on." for i in range(20)]
+    model = load(checkpoints[family])
+    found = model.score([trajectory(steps), trajectory()])
+    read = len(found[0])
+    assert 0 < read < len(steps)
+    assert found.unread is not None
+    assert "reads 512 tokens" in found.unread
+    assert list(found[0]) == pytest.approx(REFERENCES[family](checkpoints[family], QUESTION, steps[:read]), abs=1e-5)
+    assert list(found[1]) == pytest.approx(scores(load(checkpoints[family]), trajectory())[0], abs=1e-5)
+    assert model.score([trajectory()]).unread is None
+    again = model.score([trajectory(steps)])
+    assert (again[0], again.unread, again.tokens) == (found[0], found.unread, 0)
+    nothing = model.score([trajectory(question="x y " * 300)])
+    assert nothing[0] == []
+    assert nothing.unread is not None
+
+
+def test_a_long_candidate_loses_no_question_and_no_other_path(checkpoints: dict[str, Path]) -> None:
+    generator = FakeGenerator(step=0.1, close=0.002)
+    scorer = load(checkpoints["shepherd"])
+    with Searcher(generator=generator, scorer=scorer, max_tokens=2000, answer_tokens=20) as searcher:
+        (result,) = searcher.search_many([QUESTION], strategy=BestOfN(n=6), keep_tree=True)
+        assert result.error is None
+        assert result.tree is not None
+        nodes = [result.tree.nodes[candidate.node] for candidate in result.candidates]
+        long = [number for number, node in enumerate(nodes) if len(node.step_scores) < node.step_count]
+        assert 0 < len(long) < 6, "some are longer than the context, and some are not"
+        (warning,) = [said for said in result.warnings if "could not be scored" in said]
+        assert warning.startswith(f"{len(long)} of 6 candidates could not be scored to the end: candidate {long[0]} (")
+        assert "reads 512 tokens" in warning
+        for node, candidate in zip(nodes, result.candidates, strict=True):
+            assert candidate.score == min(node.step_scores)
+        assert len(result.steps) == nodes[result.chosen or 0].step_count
+        lost = searcher.search("x y " * 300, strategy=BestOfN(n=2))
+    assert {candidate.score for candidate in lost.candidates} == {None}
+    assert lost.score is None
+    assert lost.answer
+    assert "2 of 2 candidates could not be scored to the end: candidate 0 (step 1 of" in lost.warnings[0]
 
 
 def test_weights_without_a_head_are_refused(tmp_path: Path) -> None:

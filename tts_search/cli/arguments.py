@@ -18,6 +18,7 @@ from tts_search.models import EMBEDDED
 from tts_search.options import GENERATORS
 from tts_search.options import SCORERS as OWN_SCORERS
 from tts_search.scorers.aggregate import AGGREGATIONS
+from tts_search.scorers.published import is_checkpoint
 from tts_search.selection.selectors import SELECTORS
 from tts_search.selection.votes import EXTRACTS
 from tts_search.strategies.naming import EFFORTS, STRATEGIES
@@ -133,12 +134,24 @@ EngineArgs = Annotated[
         "[cyan]dtype=float32[/cyan]; vLLM's own, too. May be given again.",
     ),
 ]  # fmt: skip
+
+
+def _scorer(name: str) -> str | None:
+    """A name, or a reward model: a folder that is there, or the id of a repository."""
+    if is_checkpoint(name) and ":" not in name:
+        here = Path(name).expanduser().exists()
+        if not here and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
+            raise typer.BadParameter(f"{name!r} is not there: give the folder of a reward model, or a hub id")
+        return name
+    return _choice(SCORERS, discovery.SCORERS)(name)
+
+
 ScorerName = Annotated[
     str,
     typer.Option(
-        "--scorer", metavar="NAME", rich_help_panel=_MODEL, callback=_choice(SCORERS, discovery.SCORERS),
-        help=f"What scores the steps: {_names(SCORERS)} {_OBJECT}. [cyan]sprm[/cyan] is the model's own head, "
-        "[cyan]auto[/cyan] too if it has one.",
+        "--scorer", metavar="NAME", rich_help_panel=_MODEL, callback=_scorer,
+        help=f"What scores the steps: {_names(SCORERS)}, the folder or hub id of a reward model, {_OBJECT}. "
+        "[cyan]sprm[/cyan] is the model's own head, [cyan]auto[/cyan] too if it has one.",
     ),
 ]  # fmt: skip
 

@@ -69,13 +69,16 @@ def _answer(result: SearchResult, console: Console) -> RenderableType:
     note = remark(result)
     lines = [Text(answer, "bold")] if answer else []
     if not console.is_terminal:
-        return Group(*lines, *([Text(f"({note})")] if note else []))
+        said = [note] if note else []
+        said += [f"warning: {plain(warning)}" for warning in result.warnings]
+        return Group(*lines, *[Text(f"({words})") for words in said])
     if not answer:
         lines = [Text("no answer", "italic")]
-    if note:
-        lines += [Text(), Text(note[0].upper() + note[1:] + ".", "yellow")]
+    for words in [note or "", *map(plain, result.warnings)]:
+        if words:
+            lines += [Text(), Text(words[0].upper() + words[1:] + ".", "yellow")]
     score = "" if result.score is None else f"score {result.score:.2f}"
-    colour = "green" if answer and not note else "yellow"
+    colour = "green" if answer and not note and not result.warnings else "yellow"
     return Panel(
         Group(*lines), title=Text("Answer"), title_align="left", subtitle=score, subtitle_align="right",
         border_style=colour, padding=(0, 2),
@@ -86,11 +89,15 @@ def _segments(result: SearchResult) -> list[tuple[str, float | None]]:
     """The thinking in pieces: every finished step with its score, then what follows the last of them."""
     texts = [step.text for step in result.steps]
     joined = "".join(texts)
-    # A thinking tag that the model wrote itself stands in its first step, and not in `thinking`.
-    tag = next((k for k in range(min(len(joined), 64)) if result.thinking.startswith(joined[k:])), None)
-    if tag is not None and texts:
-        texts[0] = texts[0][tag:]
-    rest = result.thinking if not texts else result.thinking[len(joined) - tag :] if tag is not None else ""
+    # What the model wrote in front of its thinking, and the tag, stand in the first steps, and not in `thinking`.
+    thinking, size = result.thinking, len(joined)
+    tag = joined.find(thinking[:16]) if thinking else size
+    if tag < 0:
+        tag = next((k for k in range(max(0, size - 16), size) if thinking.startswith(joined[k:])), size)
+    front = tag
+    for number, text in enumerate(texts):
+        texts[number], front = text[front:], max(0, front - len(text))
+    rest = thinking[size - tag :] if thinking.startswith(joined[tag:]) else ""
     pieces = [(text, step.score) for text, step in zip(texts, result.steps, strict=True)]
     return [*pieces, (rest, None)] if rest.strip() else pieces
 

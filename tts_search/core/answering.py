@@ -71,7 +71,7 @@ class Answers:
         chosen = await self._choice(ends)
         end = ends[chosen]
         thinking, _ = self._tree.split(end)
-        self._emit(Chosen(self._tree.question, end, thinking, end.value if self._scored else None))
+        self._emit(Chosen(self._tree.question, end, thinking, self._score(end)))
         if self.final(end) is end and end.ending is not Ending.END:
             text = TextStream(self._tree.decode, lambda text: self._emit(Answering(self._tree.question, text)))
             await self.complete([end], on_delta=text.feed)
@@ -154,20 +154,21 @@ class Answers:
         want = min(self._job.answer_tokens, self._room - end.length - len(closing))
         if want < self._sampler.least_tokens:
             return None
-        draw = self._sampler.draw(end, Until.END, want)
+        draw = self._sampler.draw(end, Until.END, want, answers=True)
         draw.force(closing, self._sampler.segmenter)
         return draw
 
     def _closing(self, end: Node) -> tuple[int, ...]:
-        if end.state.phase is not Phase.THINKING or self._sampler.segmenter.thinking is None:
+        tag = self._sampler.segmenter.closing
+        if end.state.phase is not Phase.THINKING or tag is None:
             return ()
         tail, node = list[int](), end
         while node is not None and len(tail) < 4:
             tail = [*node.ids[-4:], *tail]
             node = node.up
         text = self._tree.decode(tuple(tail[-4:]))
-        newline = () if text.endswith("\n") or not text else self._sampler.generator.tokenizer.encode("\n")
-        return (*newline, self._sampler.segmenter.thinking[1])
+        alone = not text or text.endswith("\n") or tag.is_header
+        return (*(() if alone else self._sampler.generator.tokenizer.encode("\n")), *tag.ids)
 
     async def _candidates_of(self, ends: Sequence[Node]) -> list[Candidate]:
         """The candidates, with votes that mean the same spelled the same: compared beside the event loop."""
@@ -198,12 +199,20 @@ class Answers:
             answer = self._tree.split(final)[1] if final.ending is Ending.END or final is not end else None
             self._candidates[end.index] = Candidate(
                 node=end.index,
-                score=end.value if self._scored else None,
+                score=self._score(end),
                 mean_logprob=final.logprob_sum / final.logprob_count if final.logprob_count else None,
                 answer=answer,
                 vote=None if answer is None else self._vote(answer),
             )
         return self._candidates[end.index]
+
+    def _score(self, end: Node) -> float | None:
+        """What a path is worth, None where nothing scores steps or the scorer read none of the path's.
+
+        By a head, a path without steps is worth 0 (released code).
+        """
+        unread = end.last_score is None if end.step_count else self._job.closes_steps
+        return end.value if self._scored and not unread else None
 
     def _vote(self, answer: str) -> str | None:
         extract = self._job.extract

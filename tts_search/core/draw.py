@@ -30,6 +30,9 @@ def _floats() -> array[float]:
 class Draw:
     """The `number`-th sample from `node`, allowed `want` sampled tokens in all, grown by one or more requests
     (`part`); by a single one if it is `whole`, of an engine that cannot go on with it.
+
+    With `closes_step` the end of the segmented part ends its last step, as a scorer that reads text needs it; a head
+    reads step tokens alone. `is_last` says that its path has room for nothing more.
     """
 
     node: Node
@@ -47,6 +50,8 @@ class Draw:
     sampled: int = 0
     part: int = 0
     ending: Ending | None = None
+    closes_step: bool = False
+    is_last: bool = False
 
     @property
     def left(self) -> int:
@@ -75,10 +80,10 @@ class Draw:
         self.part += 1
         self.sampled += int(completion.sampled_tokens)
         self.logprobs.extend(() if completion.logprobs is None else completion.logprobs)
-        before = self.state.phase
         begin = self.node.length + len(self.tokens)
         if ids[-1] in eos_ids:
-            ends, self.state = segmenter.scan(self.state, ids[:-1])
+            ends, self.state, closed = segmenter.scan_part(self.state, ids[:-1])
+            part = len(ids) - 1
             if self.state.phase is Phase.THINKING:
                 self.ending, ids = Ending.THOUGHT, ids[:-1]
             else:
@@ -86,9 +91,10 @@ class Draw:
                 self.state = segmenter.advance(self.state, ids[-1])
                 ends += [len(ids)] if self.state.boundary else []
         else:
-            ends, self.state = segmenter.scan(self.state, ids)
+            part = len(ids)
+            ends, self.state, closed = segmenter.scan_part(self.state, ids)
             if self.until is not Until.END:
-                if self.state.phase is Phase.ANSWER and before is not Phase.ANSWER:
+                if closed is not None:
                     self.ending = Ending.THOUGHT
                 elif self.until is Until.STEP and self.state.boundary:
                     self.ending = Ending.STEP
@@ -101,6 +107,26 @@ class Draw:
         self.step_ends += [begin + end for end in ends]
         if self.ending is None and (self.left <= 0 or self.whole):
             self.ending = Ending.LENGTH
+        if self.closes_step:
+            self._close_step(segmenter, begin + (part if closed is None else closed), closed is not None)
+
+    def _close_step(self, segmenter: Segmenter, end: int, tagged: bool) -> None:
+        """End the last step where the segmented part ends, if it does and there is more than white space in it.
+
+        That is at `end`, in front of the closing tag where one stands there (`tagged`). What is cut off is no step, but
+        for a path that has none and no room for one: it is judged as it stands.
+        """
+        if not tagged and (self.ending in (None, Ending.STEP) or self.state.phase is Phase.ANSWER):
+            return
+        begin = self.step_ends[-1] if self.step_ends else self.node.last_step_end
+        if end <= begin or (self.ending is Ending.LENGTH and not tagged and (begin or not self.is_last)):
+            return
+        own = self.tokens[: end - self.node.length]
+        pieces = [segmenter.piece(token) for token in [*self.node.ids_from(begin), *own][-(end - begin) :]]
+        if tagged and segmenter.closing is not None:
+            pieces = pieces[: segmenter.closing.tokens_before(pieces)]
+        if b"".join(pieces).strip():
+            self.step_ends.append(begin + len(pieces))
 
     def to_node(self, index: int) -> Node:
         """The node that this sample has become; scored as its parent is, until its own steps are."""
@@ -129,8 +155,8 @@ class Draw:
 def stop_ids(until: Until, segmenter: Segmenter, tokenizer: Tokenizer) -> frozenset[int]:
     """Where an engine has to stop so that no sample runs past `until`."""
     ids = tokenizer.eos_ids
-    if until is not Until.END and segmenter.thinking is not None:
-        ids |= {segmenter.thinking[1]}
+    if until is not Until.END and segmenter.closing is not None:
+        ids |= segmenter.closing.ends
     if until is Until.STEP:
         ids |= segmenter.step_ids
     return ids

@@ -35,3 +35,5 @@ class Job:
     system: str | None = None
     merge: Callable[[Sequence[str | None]], MergedVotes] | None = None
     keep_tree: bool = True
+    closes_steps: bool = False
+    """Whether the end of a thinking part, or of a response without one, ends its last step (see `Draw`)."""

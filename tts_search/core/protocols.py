@@ -228,21 +228,27 @@ class Scores(list[Sequence[float]]):
     """What a scorer may return instead of a plain list: step scores per trajectory, and what they cost.
 
     `tokens` were run through a model of the scorer's own; they are charged to `Usage.scored_tokens`, not to the budget.
+    `unread` says why some rows are shorter than their trajectories have steps, and what to do about it: what is behind
+    is beyond what the scorer can read. It has no score, the path is worth what its scored steps are, and the result has
+    a warning. Without `unread` a short row is an error.
     """
 
-    def __init__(self, values: Iterable[Sequence[float]] = (), *, tokens: int = 0) -> None:
+    def __init__(self, values: Iterable[Sequence[float]] = (), *, tokens: int = 0, unread: str | None = None) -> None:
         super().__init__(values)
         self.tokens = tokens
+        self.unread = unread
 
 
 @runtime_checkable
 class Scorer(Protocol):
     """Values reasoning steps. Synchronous, because third-party reward models are.
 
-    Four attributes are read where a scorer has them: `aggregation`, the name or function by which its step scores
+    Six attributes are read where a scorer has them: `aggregation`, the name or function by which its step scores
     become a trajectory's unless the user says otherwise; `concurrency`, how many calls may overlap (1); `inline`,
-    whether a call is too quick to be worth a thread (False); and `score_new`, a method like `score` that returns the
-    scores of the steps behind `Trajectory.known_scores` alone, called instead of it: a step more then costs a step.
+    whether a call is too quick to be worth a thread (False); `at_step_tokens`, whether it can judge no step but one
+    that ends with a step token, as a head (False: the end of a response ends its last step); `warnings`, what a reader
+    of every result should know of it (texts); and `score_new`, a method like `score` that returns the scores of the
+    steps behind `Trajectory.known_scores` alone, called instead of it: a step more then costs a step.
     """
 
     def score(self, trajectories: Sequence[Trajectory]) -> Sequence[Sequence[float]]:

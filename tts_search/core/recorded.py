@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import overload
 
 from tts_search.segmentation import Segmenter, StepRule, TokenIds
+from tts_search.thinking import Ids
 
 
 class RecordedTokens:
@@ -14,7 +15,7 @@ class RecordedTokens:
     Implements `segmentation.Vocabulary`. `texts` are the bytes of each token; an id that did not occur has none.
     """
 
-    def __init__(self, texts: Mapping[int, bytes], *, silent: frozenset[int], thinking: tuple[int, int] | None) -> None:
+    def __init__(self, texts: Mapping[int, bytes], *, silent: frozenset[int], thinking: tuple[Ids, Ids] | None) -> None:
         self.texts = texts
         self.silent = silent
         self.thinking = thinking
@@ -65,6 +66,9 @@ def record(
         ends = segmenter.step_ids & ids or {min(segmenter.step_ids)}  # a rule needs one id at least
         rule = TokenIds(frozenset(ends))
         ids |= ends
+    for tag in (segmenter.opening, segmenter.closing):
+        if tag is not None and not tag.is_single:  # it is found by its text
+            ids |= set(tag.ids)
     texts = {token: segmenter.piece(token) for token in sorted(ids)}
     silent = frozenset(token for token in texts if texts[token] and not decode((token,)))
     return RecordedTokens(texts, silent=silent, thinking=segmenter.thinking), rule

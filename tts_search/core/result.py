@@ -53,7 +53,7 @@ def doubt(score: float | None, steps: Sequence[Step]) -> tuple[str, ...]:
 class Candidate:
     """A path that may be answered from.
 
-    `node` is the index of its last thinking node, `score` its aggregated step scores (None where nothing scores steps),
+    `node` is the index of its last thinking node, `score` its aggregated step scores (None where none was scored),
     `mean_logprob` the mean log-probability of its sampled tokens (the answer's included where there is one; None where
     the engine gave none). `answer` is None until the path was answered, `vote` is what majorities count: the answer's
     final expression, None without one.
@@ -95,6 +95,7 @@ class SearchResult:
     index: int = 0  # the question's place in `search_many`
     comparer: str | None = None  # who said which votes mean the same, None where nobody had to
     warnings: tuple[str, ...] = ()  # what a reader should know
+    step_rule: str = ""  # what ended steps, as it would be typed
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types: everything but the tree. JSON has no infinities: one is written as a text."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from collections.abc import Generator as PlanGenerator
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 from tts_search.core.answering import Answers
@@ -28,6 +29,7 @@ from tts_search.core.scoring import Scoring, Valuation
 from tts_search.core.tree import Node, Tree
 from tts_search.errors import InvalidInputError, StrategyError, TTSError, shown, told
 from tts_search.segmentation import Phase
+from tts_search.thinking import spoken_thought
 
 T = TypeVar("T")
 
@@ -111,6 +113,7 @@ class _Search:
             job.seed,
             self._report if job.on_event or job.halt or job.seconds is not None else None,
             shared.generator_seconds,
+            self.thinking_room if job.closes_steps else None,
             _prompt(question, job.system),
         )
         self.valuation = None if shared.scoring is None else Valuation(shared.scoring, job.aggregate)
@@ -167,11 +170,10 @@ class _Search:
             reason = StopReason.BUDGET
         elif reason is StopReason.COMPLETED and not end.ended:
             reason = StopReason.LENGTH
-        scored = self.valuation is not None
         steps = self.tree.trajectory(end).steps
-        scores = end.step_scores if scored else (None,) * len(steps)
-        steps = tuple(Step(step, score) for step, score in zip(steps, scores, strict=True))
-        score = end.value if scored else None
+        scores = () if self.valuation is None else end.step_scores
+        steps = tuple(Step(step, score) for step, score in zip_longest(steps, scores))
+        score = candidates[chosen].score
         usage = replace(self.sampler.usage, saved_tokens=left, seconds=time.perf_counter() - started)
         return SearchResult(
             question=self.question,
@@ -190,8 +192,42 @@ class _Search:
             budget=self.job.budget,
             tree=self.tree if self.job.keep_tree else None,
             comparer=self.answers.comparer,
-            warnings=(*self._unfit(), *doubt(score, steps), *self.answers.warnings, *self.sampler.warnings),
+            step_rule=repr(self.job.segmenter.rule),
+            warnings=(
+                *self._unfit(),
+                *(() if self.valuation is None else self.valuation.warnings(ends)),
+                *doubt(score, steps),
+                *self._step_warnings(),
+                *self._thinking_warnings(end),
+                *self.answers.warnings,
+                *self.sampler.warnings,
+            ),
         )
+
+    def _step_warnings(self) -> list[str]:
+        """What to know of a step rule that found nothing where steps are scored."""
+        nodes = [node for node in self.tree if node.ids]
+        if self.valuation is None or not nodes or any(node.state.found for node in nodes):
+            return []
+        meaning = "each path was scored as one step" if self.job.closes_steps else "no path has a score"
+        return [
+            f"the step rule {self.job.segmenter.rule!r} found no step in anything that the model wrote, so that "
+            f'{meaning}: give step_rule= (--step) what this model writes between steps, such as "\\n\\n", or "auto"'
+        ]
+
+    def _thinking_warnings(self, end: Node) -> list[str]:
+        """What to know of thoughts that only their text gave away."""
+        final = self.answers.final(end)
+        if final.state.phase is not Phase.PLAIN:
+            return []
+        spoken = spoken_thought(self.tree.decode(self.tree.token_ids(final)))
+        if spoken is None:
+            return []
+        tags = (spoken.opening, spoken.closing)
+        return [
+            f"the model thinks between {tags[0]} and {tags[1]}, which its tokenizer does not announce, so that whole "
+            f"responses were searched: say thinking_tags={tags!r} (--thinking-tags) to search its thoughts"
+        ]
 
     def _unfit(self) -> tuple[str, ...]:
         """What the engine says of a question that its model is not made for, if it says anything."""

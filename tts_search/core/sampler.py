@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import operator
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -34,7 +35,8 @@ class Sampler:
     that every sample is one request. `usage` is its account so far, `warnings` what the engine had to say. `clipped`
     says that the budget cut a sample off, or did not pay for one. `on_tokens`, if given, is called with the count of
     sampled tokens, those in flight included, as it grows. `seconds` limits an engine's silence: the time of a whole
-    request where nobody wants to hear of tokens, which costs an engine something.
+    request where nobody wants to hear of tokens, which costs an engine something. `closing_room` is how long a path may
+    get, where the end of one ends its last step.
     """
 
     def __init__(
@@ -47,9 +49,11 @@ class Sampler:
         seed: int,
         on_tokens: Callable[[int], None] | None,
         seconds: float | None = GENERATOR_SECONDS,
+        closing_room: int | None = None,
         messages: Question | None = None,
     ) -> None:
         self.tree = tree
+        self._closing_room = closing_room
         self.generator = generator
         self.segmenter = segmenter
         self.sampling = sampling
@@ -75,11 +79,17 @@ class Sampler:
         self._ended: Counter[Until] = Counter()  # draws that came to their own end, and their sampled tokens
         self._ended_tokens: Counter[Until] = Counter()
 
-    def draw(self, node: Node, until: Until, want: int) -> Draw:
-        """The next sample from `node`; the draws of a node are numbered over the whole search."""
+    def draw(self, node: Node, until: Until, want: int, *, answers: bool = False) -> Draw:
+        """The next sample from `node`; the draws of a node are numbered over the whole search.
+
+        One that `answers` goes on behind the end of the path.
+        """
         number = self._draws[node.index]
         self._draws[node.index] += 1
-        return Draw(node, number, until, want, node.state, whole=self.whole)
+        room = None if answers else self._closing_room
+        is_last = room is not None and (self.whole or node.length + want >= room)
+        closes = room is not None
+        return Draw(node, number, until, want, node.state, self.whole, closes_step=closes, is_last=is_last)
 
     async def sample(self, draws: Sequence[Draw]) -> None:
         """Take every draw to its ending, as far as the budget goes."""
@@ -218,6 +228,7 @@ class Sampler:
 
         def on_tokens(count: int) -> None:
             nonlocal heard
+            count = max(0, operator.index(count))
             now = loop.time()
             if seconds is not None and now - heard > seconds / 8 and not clock.expired():  # thousands come a second
                 heard = now

@@ -18,6 +18,7 @@ from tts_search.core.tree import Node, Trajectory, Tree
 from tts_search.errors import InvalidInputError, ScorerError, TTSError, told
 
 SCORER_SECONDS = 600.0
+MOST_NAMED = 4  # candidates in a warning
 
 Score = Callable[[Sequence[Trajectory]], Sequence[Sequence[float]]]
 
@@ -54,11 +55,11 @@ class Scoring:
         self._method: Score = getattr(scorer, "score_new", scorer.score)
         self._turns = asyncio.Semaphore(concurrency)
 
-    async def score(self, trajectories: Sequence[Trajectory]) -> tuple[list[tuple[float, ...]], int]:
+    async def score(self, trajectories: Sequence[Trajectory]) -> tuple[Scores, int]:
         """Step scores of each trajectory, and how many tokens the scorer ran through a model of its own.
 
         The scores are those of the steps behind `known_scores` where the scorer can go on from them (`only_new`), else
-        one for every step.
+        one for every step; fewer where the scorer says that it could read no further (`Scores.unread`).
 
         Raises:
             ScorerError: the scorer raised, hung, or returned too few or too many scores, NaN, or values outside [0, 1].
@@ -85,8 +86,10 @@ class Scoring:
             if isinstance(raised, TTSError):
                 raise raised from None
             raise ScorerError(f"scorer {name} raised {told(raised)}") from raised
-        _check(name, checked, due)
-        return checked, scores.tokens if isinstance(scores, Scores) else 0
+        unread = scores.unread if isinstance(scores, Scores) and isinstance(scores.unread, str) else None
+        _check(name, checked, due, whole=unread is None)
+        tokens = scores.tokens if isinstance(scores, Scores) else 0
+        return Scores(checked, tokens=tokens, unread=unread), tokens
 
     async def _in_turn(self, trajectories: Sequence[Trajectory]) -> Sequence[Sequence[float]]:
         await self._turns.acquire()
@@ -99,6 +102,7 @@ class Valuation:
     def __init__(self, scoring: Scoring, aggregate: Callable[[Sequence[float]], float]) -> None:
         self._scoring = scoring
         self._aggregate = aggregate
+        self._unread = ""  # why the scorer left steps without a score
 
     async def value(self, tree: Tree, nodes: Sequence[Node]) -> tuple[list[Node], int]:
         """The nodes with scores and values, and how many tokens the scorer ran through a model of its own.
@@ -108,7 +112,23 @@ class Valuation:
             InvalidInputError: the aggregation raised, or returned no number.
         """
         scores, tokens = await self._scoring.score(tuple([tree.trajectory(node) for node in nodes]))
-        return [self._valued(node, steps) for node, steps in zip(nodes, scores, strict=True)], tokens
+        self._unread = scores.unread or self._unread
+        return [self._valued(node, tuple(steps)) for node, steps in zip(nodes, scores, strict=True)], tokens
+
+    def warnings(self, ends: Sequence[Node]) -> tuple[str, ...]:
+        """What a reader of a result with these candidates should know of their scores."""
+        said: object = getattr(self._scoring.scorer, "warnings", ())
+        own = [text for text in said if isinstance(text, str)] if isinstance(said, list | tuple) else []
+        short = [
+            f"candidate {number} (step {read + 1} of {end.step_count} is the first without a score)"
+            for number, end in enumerate(ends)
+            if (read := len(end.step_scores)) < end.step_count
+        ]
+        if not short:
+            return (*own,)
+        named = ", ".join(short[:MOST_NAMED]) + (f" and {len(short) - MOST_NAMED} more" * (len(short) > MOST_NAMED))
+        count = f"{len(short)} of {len(ends)} candidates"
+        return (*own, f"{count} could not be scored to the end: {named}; {self._unread}")
 
     def _valued(self, node: Node, scores: tuple[float, ...]) -> Node:
         assert node.up is not None
@@ -120,7 +140,9 @@ class Valuation:
         carry = None if rescored else node.up.carry
         extend = getattr(self._aggregate, "extend", None)
         try:
-            if extend is not None:
+            if not scores and (rescored or not node.up.step_scores):
+                value = 0.0  # nothing of it could be read
+            elif extend is not None:
                 carry = extend(carry, scores)
                 value = self._aggregate.value(carry)  # pyright: ignore[reportFunctionMemberAccess]
             else:
@@ -189,11 +211,11 @@ class _Call:
             self._answer.set_result(outcome)
 
 
-def _check(name: str, scores: Sequence[Sequence[float]], due: Sequence[int]) -> None:
+def _check(name: str, scores: Sequence[Sequence[float]], due: Sequence[int], *, whole: bool) -> None:
     if len(scores) != len(due):
         raise ScorerError(f"scorer {name} returned {len(scores)} lists of scores for {len(due)} trajectories")
     for steps, count in zip(scores, due, strict=True):
-        if len(steps) != count:
+        if len(steps) > count or (whole and len(steps) < count):
             raise ScorerError(f"scorer {name} returned {len(steps)} scores for {count} steps")
         for number, score in enumerate(steps, start=1):
             if not 0.0 <= score <= 1.0:  # nor is NaN

@@ -19,6 +19,7 @@ from typing import Any, overload
 
 from tts_search.core.recorded import record
 from tts_search.segmentation import Phase, Segmenter, State
+from tts_search.thinking import Tag, spoken_thought, without_thoughts
 
 NAN = float("nan")
 BYTES_TO_A_TOKEN = 3  # at least, of what models write
@@ -113,6 +114,26 @@ class Node:
                 return node.new_step_scores[-1]
             node = node.up
         return None
+
+    @property
+    def last_step_end(self) -> int:
+        """Where the path's last step ends, in tokens from the start of the response."""
+        node: Node | None = self
+        while node is not None:
+            if node.new_step_ends:
+                return node.new_step_ends[-1]
+            node = node.up
+        return 0
+
+    def ids_from(self, begin: int) -> array[int]:
+        """The tokens of the path behind its first `begin`."""
+        parts: list[array[int]] = []
+        node: Node | None = self
+        while node is not None and node.length > begin:
+            before = node.length - len(node.ids)
+            parts.append(node.ids[max(0, begin - before) :])
+            node = node.up
+        return array("i", chain.from_iterable(reversed(parts)))
 
     def path(self) -> list[Node]:
         """From the root to this node, both included."""
@@ -379,15 +400,34 @@ class Tree:
         """The response up to `node` as (thinking, answer).
 
         The thinking tags themselves are in neither. The answer of a model that does not think is its whole response,
-        and so is its thinking: that is what was segmented and scored.
+        and so is its thinking: that is what was segmented and scored. Where such a response holds tags that nobody
+        announced, it is split at those; further tags in an answer are taken out of it, with what they enclose.
         """
-        path = node.path()
-        opened, closed = self._turning_points(path)
-        tokens = self.token_ids(node)
-        if closed is not None:
-            return self.decode(tokens[opened : closed - 1]), self.decode(tokens[closed:]).strip()
-        text = self.decode(tokens[opened:])
-        return (text, "") if node.state.phase is Phase.THINKING else (text, text.strip())
+        opened, closed = self._turning_points(node.path())
+        tokens, tags = self.token_ids(node), self.segmenter
+        _, begun = self._around(tokens[:opened], tags.opening) if opened else ("", "")
+        if closed is None:
+            text = begun + self.decode(tokens[opened:])
+            if node.state.phase is Phase.THINKING:
+                return text, ""
+            spoken = spoken_thought(text)
+            return (text, text.strip()) if spoken is None else (spoken.thinking, spoken.answer.strip())
+        thinking, rest = self._around(tokens[opened:closed], tags.closing)
+        thinking, answer = begun + thinking, rest + self.decode(tokens[closed:])
+        assert tags.opening is not None
+        assert tags.closing is not None
+        answer = without_thoughts(answer, tags.opening.text.decode(), tags.closing.text.decode()).strip()
+        if not answer and not opened and tags.start(self.prompt_ids).phase is not Phase.THINKING:
+            # A closing tag at the end of a response, and nothing had opened: it closed nothing.
+            answer = thinking.strip() if node.ending is Ending.END else ""
+        return thinking, answer
+
+    def _around(self, tokens: Sequence[int], tag: Tag | None) -> tuple[str, str]:
+        """The text in front of the tag that the last of `tokens` completes, and what that token holds behind it."""
+        if tag is None or tag.is_single:
+            return self.decode(tokens[:-1]), ""
+        front, found, rest = self.decode(tokens).rpartition(tag.text.decode("utf-8", "replace"))
+        return (front, rest) if found else ("", "")  # it began in the prompt
 
     def answer_length(self, node: Node) -> int:
         """How many tokens of the response up to `node` are the answer's; all of them for a model that does not think.
@@ -415,13 +455,13 @@ class Tree:
         opened, closed = 0, None
         state = path[0].state
         for node in path[1:]:
-            if state.phase is not node.state.phase and state.phase in (Phase.BEFORE, Phase.THINKING):
+            if state.phase is not node.state.phase:
                 begin = node.length - len(node.ids)
                 for position, token in enumerate(node.ids, start=begin + 1):
                     before, state = state.phase, self.segmenter.advance(state, token)
-                    if before is Phase.BEFORE and state.phase is Phase.THINKING:
+                    if before is not state.phase is Phase.THINKING:
                         opened = position
-                    if before is Phase.THINKING and state.phase is Phase.ANSWER:
+                    if before is not state.phase is Phase.ANSWER:
                         return opened, position
             state = node.state
         return opened, closed

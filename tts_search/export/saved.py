@@ -20,6 +20,7 @@ from tts_search.core.tree import Ending, Node, Tree
 from tts_search.errors import InvalidInputError, TTSError
 from tts_search.export.rows import Source
 from tts_search.segmentation import Segmenter, State, rule_from_json, rule_to_json
+from tts_search.thinking import Ids
 
 FORMAT, VERSION = "tts-search", 1
 MAX_TOKEN_ID = 1 << 24  # far above any vocabulary, and few enough to walk through
@@ -38,7 +39,7 @@ class _Tokens(BaseModel):
     model_config = _CONFIG
     text: dict[int, str | list[int]]
     silent: list[int]
-    thinking: tuple[int, int] | None
+    thinking: tuple[Ids, Ids] | None
     step_rule: dict[str, JsonValue]
 
 

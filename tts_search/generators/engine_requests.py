@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from tts_search.core.protocols import Completion, Request, Tokenizer
 from tts_search.errors import GeneratorError, InvalidInputError
 from tts_search.sprm.config import SPRMConfig
+from tts_search.thinking import Tag
 
 SEED_MASK = 2**63 - 1  # engines take 64-bit seeds, and read -1 as none
 TAIL_SEED = 0x5DEECE66D  # the draw behind a completion must not repeat the completion's first
@@ -63,8 +64,10 @@ class Completing:
     @classmethod
     def by(cls, tokenizer: Tokenizer, context_tokens: int, head_config: SPRMConfig | None) -> Completing:
         """For a model with this tokenizer."""
-        closing = tokenizer.thinking[1:] if tokenizer.thinking else ()
-        return cls(context_tokens, head_config, tokenizer.eos_ids.union(closing))
+        closing = Tag(tokenizer.thinking[1], tokenizer.pieces) if tokenizer.thinking else None
+        # The last token of a longer tag may just as well end no tag, and a step.
+        final = closing.ends if closing is not None and closing.is_single else ()
+        return cls(context_tokens, head_config, tokenizer.eos_ids.union(final))
 
     def check(self, request: Request) -> None:
         """Refuse a prefix that is empty or leaves no room.

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from tts_search.core.protocols import Question, Sampling
 from tts_search.errors import InvalidInputError, MissingDependencyError, ModelNotFoundError
+from tts_search.generators.user_text import UserText
 
 THINKING_TAGS = ("<think>", "</think>")
 
@@ -60,6 +62,8 @@ class PretrainedTokenizer:
         self._pieces = _token_bytes(self._hf)
         vocabulary: dict[str, int] = self._hf.get_vocab()
         tags = [vocabulary.get(tag) for tag in thinking_tags]
+        control = [str(token) for token in self._hf.added_tokens_decoder.values() if token.special]
+        self._user_text = UserText(control, thinking_tags)
         self.thinking: tuple[int, int] | None = None
         if tags[0] is not None and tags[1] is not None:
             self.thinking = (tags[0], tags[1])
@@ -102,7 +106,7 @@ class PretrainedTokenizer:
         return tuple(self._hf.encode(text, add_special_tokens=False))
 
     def render(self, messages: Question) -> tuple[int, ...]:
-        """Token ids of the prompt.
+        """Token ids of the prompt. Control tokens come from the template alone: in messages their spellings are text.
 
         A text is one user turn; where the tokenizer has no chat template (a base model) it is continued as it is.
 
@@ -111,17 +115,23 @@ class PretrainedTokenizer:
         """
         if not self._hf.chat_template:
             if isinstance(messages, str):
-                return tuple(self._hf.encode(messages, add_special_tokens=True))
+                (turn,), mark = self._user_text.take_apart([{"content": messages}])
+                first, *others = turn["content"].split(mark) if mark else [messages]
+                return (*self._hf.encode(first, add_special_tokens=True), *self._encode_each(others))
             raise InvalidInputError(
                 "this tokenizer has no chat template, so chat messages cannot be rendered: "
                 "pass the question as one string, or add a chat_template to the model folder"
             )
         chat = [{"role": "user", "content": messages}] if isinstance(messages, str) else [dict(m) for m in messages]
+        chat, mark = self._user_text.take_apart(chat)
         try:
-            text = self._hf.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            text: str = self._hf.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # templates raise what their authors wrote
             raise InvalidInputError(f"the model's chat template refused these messages: {error}") from error
-        return self.encode(text)
+        return self._encode_each(text.split(mark)) if mark else self.encode(text)
+
+    def _encode_each(self, parts: Sequence[str]) -> tuple[int, ...]:
+        return tuple(chain.from_iterable(self.encode(part) for part in parts))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids; a character cut in the middle shows as U+FFFD."""

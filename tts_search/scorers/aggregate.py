@@ -62,6 +62,10 @@ def _mean(carry: tuple[float, float, int]) -> float:
     return (total + lost) / count
 
 
+def _weighted(carry: tuple[float, float], weight: float, s: float) -> tuple[float, float]:
+    return carry[0] + weight, carry[1] + weight * s
+
+
 geometric_mean = Fold(
     "geometric_mean",  # exp(mean(log(max(s, 1e-10)))): paper, Eq. 5
     lambda carry, s: _sum(carry, math.log(max(s, FLOOR))),
@@ -70,12 +74,18 @@ geometric_mean = Fold(
 mean = Fold("mean", _sum, _mean)
 minimum = Fold("minimum", lambda carry, s: s if carry is None else min(carry, s), float)  # the weakest step
 product = Fold("product", lambda carry, s: s if carry is None else carry * s, float)  # all right, if independent
+soft_min = Fold(  # the mean weighted by exp(-s / 0.05): PURE's sum of softmax(-r / 0.1) * r over rewards r = 2 s - 1
+    "soft_min",
+    lambda carry, s: _weighted(carry or (0.0, 0.0), math.exp(-s / 0.05), s),
+    lambda carry: carry[1] / carry[0],
+)
 last = Fold("last", lambda _, s: s, float)  # the last step's score
 
 AGGREGATIONS: dict[str, Aggregation] = {
     "geometric_mean": geometric_mean,
     "mean": mean,
     "min": minimum,
+    "soft_min": soft_min,
     "product": product,
     "last": last,
 }

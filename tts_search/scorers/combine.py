@@ -65,8 +65,10 @@ class Ensemble:
         self.members = tuple(members)
         self.weights = tuple(share / sum(shares) for share in shares)
         self.inline = all(getattr(member, "inline", False) for member in members)
+        self.at_step_tokens = any(getattr(member, "at_step_tokens", False) for member in members)
         own = [getattr(member, "aggregation", None) for member in members]
         self.aggregation = aggregation or (own[0] if all(a == own[0] for a in own) else None)
+        self.warnings = tuple(dict.fromkeys(w for member in members for w in getattr(member, "warnings", ())))
         self._combine = COMBINATIONS[combine]
 
     def score(self, trajectories: Sequence[Trajectory]) -> Scores:
@@ -80,10 +82,11 @@ class Ensemble:
             self._check(member, rows, trajectories)
         tokens = sum(rows.tokens for rows in found if isinstance(rows, Scores))
         combined = [
-            [min(1.0, max(0.0, self._combine(values, self.weights))) for values in zip(*steps, strict=True)]
+            [min(1.0, max(0.0, self._combine(values, self.weights))) for values in zip(*steps, strict=False)]
             for steps in zip(*found, strict=True)
-        ]  # fmt: skip
-        return Scores(combined, tokens=tokens)
+        ]  # fmt: skip  # as far as all members can read
+        unread = "; ".join(rows.unread for rows in found if isinstance(rows, Scores) and rows.unread)
+        return Scores(combined, tokens=tokens, unread=unread or None)
 
     def _check(self, member: Scorer, rows: Sequence[Sequence[float]], trajectories: Sequence[Trajectory]) -> None:
         name, counts, steps = (
@@ -91,7 +94,11 @@ class Ensemble:
             [len(row) for row in rows],
             [len(t.step_ends) for t in trajectories],
         )
-        if counts != steps:
+        unread = isinstance(rows, Scores) and rows.unread is not None
+        fits = len(counts) == len(steps) and all(
+            count == due or (unread and count < due) for count, due in zip(counts, steps, strict=True)
+        )
+        if not fits:
             raise ScorerError(f"scorer {name} returned {counts} scores for {steps} steps")
         if bad := [value for row in rows for value in row if not 0.0 <= value <= 1.0]:
             raise ScorerError(f"scorer {name} returned {bad[0]}: scores are numbers in [0, 1]")

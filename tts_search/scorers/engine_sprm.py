@@ -17,6 +17,7 @@ class EngineSPRM:
     """
 
     inline = True  # a look-up: not worth a thread
+    at_step_tokens = True  # there, and nowhere else, it was trained to mean something
 
     def score(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
         """One value in [0, 1] per finished step."""

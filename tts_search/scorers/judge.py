@@ -9,9 +9,11 @@ leads up to the verdict in `lead`, and the two words in `yes` and `no`. Override
 
 from __future__ import annotations
 
+import bisect
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -20,7 +22,7 @@ from tts_search.core.tree import Trajectory
 from tts_search.errors import InvalidInputError, MissingDependencyError
 from tts_search.models import model_folder, model_name
 from tts_search.scorers.engine_sprm import probability
-from tts_search.scorers.text import ScoreMemory, question_text, step_texts
+from tts_search.scorers.text import ContextError, ScoreMemory, beyond, question_text, step_texts
 
 if TYPE_CHECKING:
     from tts_search.scorers.writer import Writer
@@ -112,25 +114,41 @@ class GenerativeJudge(ABC):
         )
 
     def score(self, trajectories: Sequence[Trajectory]) -> Scores:
-        """One value per finished step."""
+        """One value per finished step; none for the steps beyond the model's context."""
         with self._lock:
             before = self.writer.tokens
             values = [self._judge(question_text(t), step_texts(t)) for t in trajectories]
-            return Scores(values, tokens=self.writer.tokens - before)
+            cut = any(len(value) < t.step_count for value, t in zip(values, trajectories, strict=True))
+            unread = beyond(self, self.writer.max_tokens) if cut else None
+            return Scores(values, tokens=self.writer.tokens - before, unread=unread)
 
     def _judge(self, question: str, steps: list[str]) -> list[float]:
         if not steps:
             return []
         keys = self._memory.keys(question, steps)
         if not self.each_step:
-            return [self._verdict(question, steps, [], keys[-1])[0]] * len(steps)
+            read = len(steps)
+            try:
+                value, _ = self._verdict(question, steps, [], keys[-1])
+            except ContextError:
+                read = self._fitting(question, steps)
+                value = self._verdict(question, steps[:read], [], keys[read - 1])[0] if read else 0.0
+            return [value] * read
         values: list[float] = []
         critiques: list[str] = []
-        for number, key in enumerate(keys, start=1):
-            value, critique = self._verdict(question, steps[:number], critiques, key)
-            values.append(value)
-            critiques.append(critique)
+        with suppress(ContextError):
+            for number, key in enumerate(keys, start=1):
+                value, critique = self._verdict(question, steps[:number], critiques, key)
+                values.append(value)
+                critiques.append(critique)
         return values
+
+    def _fitting(self, question: str, steps: Sequence[str]) -> int:
+        """How many of too many steps leave the model room for a critique: an eighth of its context."""
+        room = self.writer.max_tokens - self.writer.max_tokens // 8
+        return bisect.bisect_left(
+            range(1, len(steps)), True, key=lambda n: self.writer.count(self.prompt(question, steps[:n], [])) > room
+        )
 
     def _verdict(self, question: str, steps: Sequence[str], critiques: Sequence[str], key: bytes) -> tuple[float, str]:
         """The value of the last step and the first of its critiques, whole; from memory where it was judged before."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from tts_search.core.tree import Trajectory
+from tts_search.errors import ScorerError
 from tts_search.generators.tokenizer import THINKING_TAGS
 
 T = TypeVar("T")
@@ -34,12 +35,22 @@ def written_steps(trajectory: Trajectory) -> list[str]:
     return [texts[0].lstrip(), *texts[1:]] if texts else []
 
 
-def solution_text(trajectory: Trajectory) -> str:
-    """All finished steps as one text, as the policy wrote them, without thinking tags and outer white space."""
-    text = trajectory.decode(trajectory.token_ids[: trajectory.step_ends[-1]]) if trajectory.step_ends else ""
+def solution_text(trajectory: Trajectory, steps: int | None = None) -> str:
+    """All finished steps, or the first so many, as one text as written, without thinking tags and outer white space."""
+    ends = trajectory.step_ends[:steps]
+    text = trajectory.decode(trajectory.token_ids[: ends[-1]]) if ends else ""
     for tag in THINKING_TAGS:
         text = text.replace(tag, "")
     return text.strip()
+
+
+class ContextError(ScorerError):
+    """A text is longer than the context of the model that is to read it."""
+
+
+def beyond(scorer: object, max_tokens: int) -> str:
+    """Why a scorer left steps without a score: its context holds so many tokens."""
+    return f"{scorer!r} reads {max_tokens:,} tokens; limit max_tokens, or use a model with a longer context"
 
 
 class ScoreMemory(Generic[T]):

@@ -9,9 +9,12 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from tts_search.errors import InvalidInputError, ScorerError
+from tts_search.errors import InvalidInputError
 from tts_search.scorers.checkpoint import load_tokenizer
-from tts_search.scorers.reward_model import load_model
+from tts_search.scorers.reward_heads import load_model
+from tts_search.scorers.text import ContextError
+
+VERDICT_TOKENS = 32  # of the context, kept for the words that lead up to a verdict
 
 
 class Writer:
@@ -45,13 +48,26 @@ class Writer:
         text: str = self.tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=open_answer)
         return text if open_answer else text.removesuffix("\n").removesuffix(self.tokenizer.eos_token or "")
 
+    @property
+    def max_tokens(self) -> int:
+        """The model's context."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
+
+    def count(self, text: str) -> int:
+        """How many tokens a text is."""
+        return len(self._ids(text))
+
     def write(self, text: str, *, stops: Sequence[str], max_tokens: int, temperature: float, seed: int) -> str:
-        """What follows `text`, up to and with one of the stops, without the end-of-text token."""
+        """What follows `text`, up to and with one of the stops, without the end-of-text token.
+
+        Raises:
+            ContextError: `text` leaves no room in the context.
+        """
         ids = self._ids(text)
-        room = min(max_tokens, self._context() - len(ids))
+        room = min(max_tokens, self.max_tokens - len(ids) - VERDICT_TOKENS)
         if room < 1:
-            raise ScorerError(
-                f"a question to the judge is {len(ids)} tokens long, and its context holds {self._context()}: limit "
+            raise ContextError(
+                f"a question to the judge is {len(ids)} tokens long, and its context holds {self.max_tokens}: limit "
                 "max_tokens, or use a model with a longer context"
             )
         sampled = {"temperature": temperature, "top_p": 0.95, "top_k": 20} if temperature else {}
@@ -76,15 +92,12 @@ class Writer:
     def preference(self, text: str, first: int, second: int) -> float:
         """By how much the model would rather go on with the first token than with the second, in logits."""
         ids = self._ids(text)
-        if len(ids) > self._context():
-            raise ScorerError(f"a critique is {len(ids)} tokens long, and the judge's context holds {self._context()}")
+        if len(ids) > self.max_tokens:
+            raise ContextError(f"a critique is {len(ids)} tokens long, and the judge's context holds {self.max_tokens}")
         self.tokens += len(ids)
         output = self.model(input_ids=torch.tensor([ids], device=self.model.device), logits_to_keep=1)
         row = output.logits[0, -1].float()
         return (row[first] - row[second]).item()
-
-    def _context(self) -> int:
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
 
     def _ids(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)

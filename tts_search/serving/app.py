@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, nullcontext
-from importlib.resources import files
 from typing import Annotated, Any, Literal
 
 from fastapi import Body, FastAPI, Request
@@ -25,6 +24,7 @@ from tts_search.serving.gate import Gate
 from tts_search.serving.keys import Keys
 from tts_search.serving.limits import Limits
 from tts_search.serving.live import Live, LiveBody, LiveStream
+from tts_search.serving.page import add_page
 from tts_search.serving.refusals import RefusedError, refusal_of, refusal_of_fields
 from tts_search.serving.responses_fields import ResponsesRequest
 from tts_search.serving.searches import Search
@@ -34,8 +34,6 @@ from tts_search.serving.supervisor import Supervisor
 from tts_search.serving.telemetry import CONTENT_TYPE
 from tts_search.serving.wanted import Served, check_default
 from tts_search.serving.watching import watch
-
-PAGE = "index.html"
 
 
 def served_by(searcher: Searcher, name: str, *, limits: Limits | None = None, **settings: Any) -> Served:
@@ -86,6 +84,7 @@ def create_app(
     _asking(app, service)
     _looking(app, service)
     _operating(app, service)
+    add_page(app)
     return app
 
 
@@ -148,13 +147,6 @@ def _looking(app: FastAPI, service: Service) -> None:
 
 def _operating(app: FastAPI, service: Service) -> None:
     supervisor = service.supervisor
-
-    @app.get("/")
-    async def page() -> Response:
-        place = files("tts_search.serving") / "page" / PAGE
-        if not place.is_file():
-            return Response("tts-search: POST /v1/chat/completions\n", media_type="text/plain")
-        return Response(place.read_bytes(), media_type="text/html", headers={"cache-control": "no-cache"})
 
     @app.get("/health")
     async def health() -> Response:

@@ -1,7 +1,7 @@
 """A search's events as JSON, for pages that draw it while it runs: `/v1/searches/{id}/events`.
 
     started   question, budget
-    grown     nodes: index, parent, text, ending, score (of the whole path), step_scores (the new ones), tokens (of it)
+    grown     nodes: index, parent, ending, score (of the whole path), tokens, pieces (text; score, where a step ends)
     sampled   tokens, nodes
     chosen    node, thinking, score
     answering text, more of the answer
@@ -12,7 +12,7 @@ A watcher who comes late hears everything that has happened first. Knows no repl
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from tts_search.core.events import Answering, Chosen, Event, Grown, Sampled, Started
@@ -57,9 +57,21 @@ def _node(node: Node, tree: Tree) -> dict[str, Any]:
     return {
         "index": node.index,
         "parent": node.parent,
-        "text": tree.decode(node.token_ids),
         "ending": str(node.ending),
-        "score": node.value if node.step_count else None,
-        "step_scores": list(node.new_step_scores),
+        "score": node.value if node.new_step_scores else None,
         "tokens": len(node.ids),
+        "pieces": list(_pieces(node, tree)),
     }
+
+
+def _pieces(node: Node, tree: Tree) -> Iterator[dict[str, Any]]:
+    """The node's own text, cut where steps end; the first piece may go on with a step of its parent's."""
+    begin = node.length - len(node.ids)
+    ends = [end - begin for end in node.new_step_ends]
+    scores = node.new_step_scores or (None,) * len(ends)
+    start = 0
+    for end, score in zip(ends, scores, strict=True):
+        yield {"text": tree.decode(node.ids[start:end]), "step": True, "score": score}
+        start = end
+    if start < len(node.ids):
+        yield {"text": tree.decode(node.ids[start:]), "step": False, "score": None}

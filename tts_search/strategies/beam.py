@@ -32,6 +32,7 @@ class StepBeamSearch(Typed):
     keep_finished: bool = True
 
     def __post_init__(self) -> None:
+        self.check_counts()
         if self.width < 1 or self.branching < 1:
             raise InvalidInputError(f"a beam needs width >= 1 and branching >= 1: {self}")
 

@@ -40,6 +40,7 @@ class BestFirst(Typed):
     chunk_tokens: int | None = None
 
     def __post_init__(self) -> None:
+        self.check_counts()
         if (self.leaves is not None and self.leaves < 1) or not 0 < self.patience <= 1:
             raise InvalidInputError(f"best-first needs leaves >= 1 (or None) and 0 < patience <= 1: {self}")
 

@@ -22,6 +22,7 @@ class BestOfN(Typed):
     wave: int | None = None
 
     def __post_init__(self) -> None:
+        self.check_counts()
         if self.n < 1 or (self.wave is not None and self.wave < 1):
             raise InvalidInputError(f"BestOfN needs n >= 1 samples and waves of at least 1: {self}")
 

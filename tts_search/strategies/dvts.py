@@ -29,6 +29,7 @@ class DVTS(Typed):
     chunk_tokens: int | None = None
 
     def __post_init__(self) -> None:
+        self.check_counts()
         if self.subtrees < 1:
             raise InvalidInputError(f"DVTS needs subtrees >= 1: {self}")
         self._beam()

@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import fields
 from typing import Any
+
+from tts_search.errors import InvalidInputError, shown
 
 
 class Typed:
     """A dataclass whose `repr` leaves out what is None by default and stayed so; make it with `repr=False`."""
 
     __slots__ = ()
+
+    def check_counts(self) -> None:
+        """Refuse counts that are no whole numbers (NaN is below nothing); numpy's become ints.
+
+        Raises:
+            InvalidInputError: there is one.
+        """
+        of: Any = self
+        for field in fields(of):
+            value: Any = getattr(self, field.name)
+            if "int" not in str(field.type) or (value is None and "None" in str(field.type)):
+                continue
+            try:
+                if isinstance(value, bool):
+                    raise TypeError
+                object.__setattr__(self, field.name, operator.index(value))
+            except TypeError:
+                raise InvalidInputError(
+                    f"{field.name} of {type(self).__name__} must be a whole number, got {shown(value)}"
+                ) from None
 
     def __repr__(self) -> str:
         """`BestOfN(n=8)`."""

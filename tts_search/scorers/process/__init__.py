@@ -9,27 +9,35 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Protocol
 
 from tts_search.core.protocols import Scores
 from tts_search.core.tree import Trajectory
-from tts_search.errors import InvalidInputError, MissingDependencyError, ScorerError
-from tts_search.models import model_folder, model_name
-from tts_search.scorers.checkpoint import load_tokenizer, read_config
+from tts_search.errors import MissingDependencyError, ScorerError
+from tts_search.models import model_name
+from tts_search.scorers.checkpoint import context_tokens, read_config, reward_folder
 from tts_search.scorers.engine_sprm import probability
-from tts_search.scorers.process.families import FAMILIES, Encoded, Family, family_of
-from tts_search.scorers.process.pooling import PoolingEndpoint
-from tts_search.scorers.text import ScoreMemory, question_text, step_texts, written_steps
+from tts_search.scorers.process.families import Family, recognize
+from tts_search.scorers.process.family import Encoded
+from tts_search.scorers.process.pooling import PoolingEndpoint, TooLongError
+from tts_search.scorers.text import ScoreMemory, beyond, question_text, step_texts, written_steps
 
 __all__ = ["ProcessRewardModel"]
 
 
 class Reader(Protocol):
-    """A model of a family: here, or behind an endpoint."""
+    """A model of a family: here, or behind an endpoint. `max_tokens` is its context."""
+
+    @property
+    def max_tokens(self) -> int: ...
 
     def read(self, solutions: Sequence[Encoded], wanted: Sequence[Sequence[int]]) -> tuple[list[list[float]], int]:
-        """For each solution the logit of the steps that are wanted (by number), and how many tokens that took."""
+        """For each solution the logit of the steps that are wanted (by number), and how many tokens that took.
+
+        Steps beyond the context are left out.
+        """
         ...
 
 
@@ -37,16 +45,25 @@ class ProcessRewardModel:
     """A process reward model as a `Scorer`: each step's score is the model's probability that it is right.
 
     Steps that were scored before, as part of any trajectory with the same beginning, are not scored again. Of what is
-    new, only the tokens behind the longest known prefix go through a local model. `aggregation` is the family's
-    published one; a searcher uses it unless told otherwise.
+    new, only the tokens behind the longest known prefix go through a local model. Of a trajectory that is longer than
+    the model's context, the steps within it are scored. `aggregation` is the family's published one; a searcher uses it
+    unless told otherwise.
 
     Made by `from_pretrained` or `from_endpoint`.
     """
 
     def __init__(
-        self, family: Family, reader: Reader, *, name: str, concurrency: int = 1, memory_steps: int = 65_536
+        self,
+        family: Family,
+        reader: Reader,
+        *,
+        name: str,
+        concurrency: int = 1,
+        memory_steps: int = 65_536,
+        warnings: tuple[str, ...] = (),
     ) -> None:
         self.family = family
+        self.warnings = warnings
         self.name = name
         self.concurrency = concurrency
         self.aggregation = family.aggregation
@@ -63,6 +80,7 @@ class ProcessRewardModel:
         name_or_path: str | Path,
         *,
         family: str | type[Family] | None = None,
+        separator: str | None = None,
         device: str = "auto",
         dtype: str = "auto",
         batch_tokens: int = 16_384,
@@ -72,8 +90,10 @@ class ProcessRewardModel:
 
         Args:
             name_or_path: a model folder, or the id of a repository on the Hugging Face hub.
-            family: `"qwen-math-prm"`, `"math-shepherd"`, `"skywork-prm"`, `"rlhflow"`, `"versaprm"`, or a `Family` of
-                yours; None goes by the checkpoint's architecture and name.
+            family: a name of `process.families.FAMILIES`, such as `"qwen-math-prm"` or `"trl"`, or a `Family` of yours;
+                None goes by the checkpoint's architecture, files and name.
+            separator: what ends a step in the training of a token classifier of TRL's; None goes by what its trainer
+                left beside the weights.
             device: `"cpu"`, `"cuda:1"`, ...; `"auto"` prefers CUDA to MPS to the CPU.
             dtype: `"float32"`, `"bfloat16"`, ...; `"auto"` keeps the checkpoint's.
             batch_tokens: how many tokens go through the model at once.
@@ -84,23 +104,19 @@ class ProcessRewardModel:
             ModelNotFoundError: no such checkpoint, or its weights lack the head.
             InvalidInputError: its family is not known, or does not fit its tokenizer.
         """
-        folder = model_folder(name_or_path)
-        protocol = _family(folder, str(name_or_path), family)
+        folder = reward_folder(name_or_path)
+        known = recognize(folder, str(name_or_path), family, separator)
+        protocol = known.family
         try:
-            from tts_search.scorers import reward_model
+            from tts_search.scorers.reward_heads import load_head
+            from tts_search.scorers.reward_model import RewardModel
         except ImportError as error:
             raise MissingDependencyError(
                 f"reward models need torch and transformers ({error}): pip install torch transformers"
             ) from error
-        if protocol.head == "classifier":
-            loaded = reward_model.load_classifier(folder, labels=2, device=device, dtype=dtype)
-        elif protocol.head == "value":
-            loaded = reward_model.load_value_head(folder, device=device, dtype=dtype)
-        else:
-            columns = [column for column in protocol.columns if column is not None]
-            loaded = reward_model.load_language_model(folder, columns, device=device, dtype=dtype)
-        model = reward_model.RewardModel(*loaded, batch_tokens=batch_tokens, prefix_tokens=prefix_cache_tokens)
-        return cls(protocol, _Local(model, protocol), name=model_name(name_or_path))
+        backbone, head = load_head(protocol.head, folder, protocol.columns, device=device, dtype=dtype)
+        model = RewardModel(backbone, head, batch_tokens=batch_tokens, prefix_tokens=prefix_cache_tokens)
+        return cls(protocol, _Local(model, protocol), name=model_name(name_or_path), warnings=known.warnings)
 
     @classmethod
     def from_endpoint(
@@ -109,6 +125,7 @@ class ProcessRewardModel:
         url: str,
         *,
         family: str | type[Family] | None = None,
+        separator: str | None = None,
         model: str | None = None,
         key: str | None = None,
         concurrency: int = 16,
@@ -120,17 +137,21 @@ class ProcessRewardModel:
             name_or_path: as for `from_pretrained`.
             url: the server's root, such as `http://localhost:8000`.
             family: as for `from_pretrained`.
+            separator: as for `from_pretrained`.
             model: the model's name on the server; None where it serves only one.
             key: what the server takes for authorization.
             concurrency: requests in flight at once.
             seconds: limit of one request.
         """
-        protocol = _family(model_folder(name_or_path), str(name_or_path), family)
+        folder = reward_folder(name_or_path, weights=False)
+        known = recognize(folder, str(name_or_path), family, separator)
         endpoint = PoolingEndpoint(url, model=model, key=key, seconds=seconds)
-        return cls(protocol, _Remote(endpoint), name=model_name(name_or_path), concurrency=concurrency)
+        reader = _Remote(endpoint, context_tokens(read_config(folder)))
+        name = model_name(name_or_path)
+        return cls(known.family, reader, name=name, concurrency=concurrency, warnings=known.warnings)
 
     def score(self, trajectories: Sequence[Trajectory]) -> Scores:
-        """One probability per finished step, in order."""
+        """One probability per finished step, in order; none for the steps beyond the model's context."""
         texts = written_steps if self.family.as_written else step_texts
         solutions = [(question_text(t), texts(t)) for t in trajectories]
         keys = [self._memory.keys(question, steps) for question, steps in solutions]
@@ -142,21 +163,43 @@ class ProcessRewardModel:
         rows = sorted(new.values())
         tokens = 0
         if rows:
-            encoded = [self.family.encode(*solutions[i]) for i in rows]
-            for solution, i in zip(encoded, rows, strict=True):
-                if len(solution.positions) != len(keys[i]):
-                    raise ScorerError(
-                        f"{self!r} found {len(solution.positions)} places to score for {len(keys[i])} steps: a step's "
-                        "text holds the step tag itself"
-                    )
-            logits, tokens = self._reader.read(encoded, [wanted[i] for i in rows])
+            logits, tokens = self._read([solutions[i] for i in rows], [wanted[i] for i in rows])
             for i, found in zip(rows, logits, strict=True):
-                for step, logit in zip(wanted[i], found, strict=True):
+                for step, logit in zip(wanted[i], found, strict=False):
                     known[keys[i][step]] = probability(logit)
         with self._lock:
             for key, score in known.items():
                 self._memory.put(key, score)
-        return Scores(([known[key] for key in row] for row in keys), tokens=tokens)
+        values = [[known[key] for key in takewhile(known.__contains__, row)] for row in keys]
+        cut = any(len(value) < len(row) for value, row in zip(values, keys, strict=True))
+        return Scores(values, tokens=tokens, unread=beyond(self, self._reader.max_tokens) if cut else None)
+
+    def _read(
+        self, solutions: Sequence[tuple[str, Sequence[str]]], wanted: Sequence[Sequence[int]]
+    ) -> tuple[list[list[float]], int]:
+        """For each solution the logits of the steps that are wanted, as far as the model's context goes."""
+        if not self.family.apart:
+            return self._reader.read([self._encoded(*s) for s in solutions], wanted)
+        # Step by step, so that what a text shares with the one before is read once.
+        found: list[list[float]] = [[] for _ in solutions]
+        tokens = 0
+        for turn in range(max(map(len, wanted))):
+            rows = [i for i, steps in enumerate(wanted) if turn < len(steps) and len(found[i]) == turn]
+            texts = [(solutions[i][0], solutions[i][1][: wanted[i][turn] + 1]) for i in rows]
+            logits, cost = self._reader.read([self.family.encode(*text) for text in texts], [[0]] * len(rows))
+            for i, new in zip(rows, logits, strict=True):
+                found[i] += new
+            tokens += cost
+        return found, tokens
+
+    def _encoded(self, question: str, steps: Sequence[str]) -> Encoded:
+        encoded = self.family.encode(question, steps)
+        if len(encoded.positions) != len(steps):
+            raise ScorerError(
+                f"{self!r} found {len(encoded.positions)} places to score for {len(steps)} steps: a step's "
+                "text holds the step tag itself"
+            )
+        return encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,38 +210,69 @@ class _Local:
     family: Family
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def max_tokens(self) -> int:
+        return self.model.max_tokens
+
     def read(self, solutions: Sequence[Encoded], wanted: Sequence[Sequence[int]]) -> tuple[list[list[float]], int]:
-        positions = [[s.positions[i] for i in steps] for s, steps in zip(solutions, wanted, strict=True)]
+        ids, positions = _within(self.max_tokens, solutions, wanted)
+        read = [i for i, places in enumerate(positions) if places]
         with self.lock:
-            outputs, tokens = self.model.read([s.token_ids for s in solutions], positions)
+            outputs, tokens = self.model.read([ids[i] for i in read], [positions[i] for i in read])
         # A language model's head holds the rows of the two columns alone, in their order.
         columns = (0, 1) if self.family.head == "language model" else self.family.columns
-        return [[_logit(row, columns) for row in output.tolist()] for output in outputs], tokens
+        found: list[list[float]] = [[] for _ in solutions]
+        for i, output in zip(read, outputs, strict=True):
+            found[i] = [_logit(row, columns) for row in output.tolist()]
+        return found, tokens
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Remote:
-    """A model behind an endpoint, whose labels are (against, for), or one number."""
+    """A model behind an endpoint, whose labels are (against, for), or one number.
+
+    `max_tokens` is the checkpoint's context, and what the server says of its own where that is shorter.
+    """
 
     endpoint: PoolingEndpoint
+    max_tokens: int
 
     def read(self, solutions: Sequence[Encoded], wanted: Sequence[Sequence[int]]) -> tuple[list[list[float]], int]:
-        places = [s.positions for s in solutions]
-        positions = [[s.positions[i] for i in steps] for s, steps in zip(solutions, wanted, strict=True)]
-        outputs, tokens = self.endpoint.read([s.token_ids for s in solutions], positions, places)
-        return [[_logit(row, (1, 0) if len(row) == 2 else (0, None)) for row in rows] for rows in outputs], tokens
+        while True:
+            ids, positions = _within(self.max_tokens, solutions, wanted)
+            read = [i for i, places in enumerate(positions) if places]
+            tags = [[p for p in solutions[i].positions if p < len(ids[i])] for i in read]
+            try:
+                outputs, tokens = self._asked([ids[i] for i in read], [positions[i] for i in read], tags)
+            except TooLongError as error:
+                if error.max_tokens >= max(len(ids[i]) for i in read):
+                    raise
+                self.max_tokens = error.max_tokens
+                continue
+            found: list[list[float]] = [[] for _ in solutions]
+            for i, rows in zip(read, outputs, strict=True):
+                found[i] = [_logit(row, (1, 0) if len(row) == 2 else (0, None)) for row in rows]
+            return found, tokens
+
+    def _asked(
+        self, ids: list[tuple[int, ...]], positions: list[list[int]], tags: list[list[int]]
+    ) -> tuple[list[list[list[float]]], int]:
+        return self.endpoint.read(ids, positions, tags) if ids else ([], 0)
+
+
+def _within(
+    max_tokens: int, solutions: Sequence[Encoded], wanted: Sequence[Sequence[int]]
+) -> tuple[list[tuple[int, ...]], list[list[int]]]:
+    """Token ids up to the last place to read, and the places, as far as a context goes: nothing looks ahead of them."""
+    positions = [
+        [place for place in (s.positions[i] for i in steps) if place < max_tokens]
+        for s, steps in zip(solutions, wanted, strict=True)
+    ]
+    ids = [s.token_ids[: places[-1] + 1] if places else () for s, places in zip(solutions, positions, strict=True)]
+    return ids, positions
 
 
 def _logit(outputs: Sequence[float], columns: tuple[int, int | None]) -> float:
     """The logit of a two-way softmax is the difference of its inputs; one output is a logit already."""
     good, bad = columns
     return outputs[good] - (0.0 if bad is None else outputs[bad])
-
-
-def _family(folder: Path, name: str, family: str | type[Family] | None) -> Family:
-    if isinstance(family, str) and family not in FAMILIES:
-        raise InvalidInputError(f"unknown family {family!r}: choose from {', '.join(FAMILIES)}, or pass a Family class")
-    if family is None:
-        family = family_of(read_config(folder), name)
-    kind = FAMILIES[family] if isinstance(family, str) else family
-    return kind(load_tokenizer(folder))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import time
 import urllib.error
 import urllib.request
@@ -19,8 +20,17 @@ from tts_search.errors import ScorerError
 ATTEMPTS = 4
 WAIT_SECONDS = 0.25  # doubled before each further attempt
 MOST_WORDS = 2**16  # bytes of an error that are read
+LIMIT = re.compile(r"(?:maximum context length|max_model_len)\D{0,20}(\d{1,9})", re.IGNORECASE)
 BUSY = (429, 500, 502, 503, 504)
 """Statuses of a server that may do better in a moment."""
+
+
+class TooLongError(ScorerError):
+    """A sequence is longer than the `max_tokens` that the server reads."""
+
+    def __init__(self, message: str, max_tokens: int) -> None:
+        super().__init__(message)
+        self.max_tokens = max_tokens
 
 
 class PoolingEndpoint:
@@ -55,6 +65,7 @@ class PoolingEndpoint:
         `places[i]` are all positions of sequence `i` that bear a step tag, `positions[i]` those of them to read.
 
         Raises:
+            TooLongError: a sequence is longer than the server's context, and it says so.
             ScorerError: the server cannot be reached, refuses, or answers something else.
         """
         body: dict[str, Any] = {"input": [list(ids) for ids in sequences], "task": "token_classify"}
@@ -92,7 +103,10 @@ class PoolingEndpoint:
             except urllib.error.HTTPError as error:
                 if error.code not in BUSY or attempt == ATTEMPTS:
                     said = self._redact(error.read(MOST_WORDS).decode("utf-8", "replace"))[:2000]
-                    raise ScorerError(f"{self.url} answered {error.code}: {said}") from error
+                    message = f"{self.url} answered {error.code}: {said}"
+                    if error.code == 400 and (limit := LIMIT.search(said)):
+                        raise TooLongError(message, int(limit[1])) from error
+                    raise ScorerError(message) from error
             except (OSError, http.client.HTTPException, ValueError) as error:  # unreachable, cut off, late, no JSON
                 if attempt == ATTEMPTS:
                     said = self._redact(str(error))
