@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self, Unpack
+from typing import Any, NamedTuple, Self, Unpack
 
 from tts_search.core.job import Job
 from tts_search.core.loop import LoopThread
@@ -22,6 +23,8 @@ from tts_search.core.runner import Runner
 from tts_search.core.sampler import GENERATOR_SECONDS
 from tts_search.core.scoring import SCORER_SECONDS, Scoring
 from tts_search.errors import GeneratorError, InvalidInputError, TTSError, shown, told
+from tts_search.log.calls import Runs, runs_of, unless_given
+from tts_search.log.identity import identity
 from tts_search.models import EMBEDDED
 from tts_search.options import (
     Options,
@@ -50,7 +53,8 @@ class Searcher:
     Args:
         model: `"embedded"` (the small model that ships with the package), a Hugging Face folder, or a hub id.
         generator: `"vllm"`, `"transformers"`, `"auto"` (vLLM where it is installed; transformers for the
-            embedded model, which is answered before vLLM has started), the URL of an OpenAI-compatible server
+            embedded model, which is answered before vLLM has started), `"none"` (no engine and no weights: for
+            replays of a log), the URL of an OpenAI-compatible server
             (`"http://localhost:8000/v1"`, also as `model`; `model` is then what it serves, or left out), or a
             `Generator` of your own, whose `model` then counts.
         scorer: `"auto"` (the generator's own SPRM head; no scorer where it has none), `"sprm"` (the same,
@@ -92,6 +96,8 @@ class Searcher:
         self._defaults = defaults
         engine = resolve_generator(model, generator, engine_args)
         self._scorer = resolve_scorer(scorer, engine)
+        for thing in (engine, self._scorer):
+            identity(thing)  # before it has done anything: what a log knows it by
         self._segmenters: dict[str, Segmenter] = {}
         self._runner = Runner(
             generator=engine,
@@ -135,12 +141,14 @@ class Searcher:
             InvalidInputError: the question or an option cannot be used.
             TTSError: the strategy, the generator or the scorer failed; the message says which.
         """
-        return self._loop.call(self._search(question, self._resolve(options)))
+        with self._call(options) as call:
+            return self._loop.call(self._search(question, call))
 
     @lists_options
     async def asearch(self, question: Question, **options: Unpack[Options]) -> SearchResult:
         """`search` for async code, in any event loop. Cancelling it stops the engine's work for this question."""
-        return await self._loop.acall(self._search(question, self._resolve(options)))
+        with self._call(options) as call:
+            return await self._loop.acall(self._search(question, call))
 
     @lists_options
     async def acheck(self, question: Question, **options: Unpack[Options]) -> int:
@@ -162,10 +170,11 @@ class Searcher:
         Raises:
             InvalidInputError: an option cannot be used, or this is no collection of questions.
         """
-        return self._many(_Batch(self, questions, self._resolve(options)))
+        self._resolve(options)  # what cannot be used is refused now, not when the first result is asked for
+        return self._many(check_questions(questions), options)
 
-    def _many(self, batch: _Batch) -> Iterator[SearchResult]:
-        with batch:
+    def _many(self, questions: Iterable[Question], options: Options) -> Iterator[SearchResult]:
+        with self._call(options) as call, _Batch(self, questions, call) as batch:
             while batch.refill():
                 yield self._loop.call(batch.next_result())
 
@@ -174,7 +183,7 @@ class Searcher:
         self, questions: Iterable[Question], **options: Unpack[Options]
     ) -> AsyncIterator[SearchResult]:
         """`search_many` for async code."""
-        with _Batch(self, questions, self._resolve(options)) as batch:
+        with self._call(options) as call, _Batch(self, questions, call) as batch:
             while batch.refill():
                 yield await self._loop.acall(batch.next_result())
 
@@ -214,13 +223,24 @@ class Searcher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @contextmanager
+    def _call(self, options: Options) -> Iterator[_Call]:
+        """A call's job, and who runs it; its log is open as long as the call lasts."""
+        said = self._said(options)
+        with runs_of(self._runner, self._resolve(options), said) as (runs, job):
+            yield _Call(runs, job)
+
     def _resolve(self, options: Options) -> Job:
+        said = self._said(options)
+        return resolve_job(said, self.generator, unless_given(self._scorer, said), self._segmenter)
+
+    def _said(self, options: Options) -> Options:
         said: Options = {**self._defaults, **options}
         if "strategy" in options and "effort" not in options:
             said["effort"] = None  # what a call names goes before a default of the other kind
         if "effort" in options and "strategy" not in options:
             said["strategy"] = None
-        return resolve_job(said, self.generator, self._scorer, self._segmenter)
+        return said
 
     def _segmenter(self, rule: StepRuleLike) -> Segmenter:
         """One for each rule: to make one takes a look at the whole vocabulary."""
@@ -243,17 +263,18 @@ class Searcher:
     async def _check(self, question: Question, job: Job) -> int:
         return len(self._runner.prompt_of(check_question(question), job))
 
-    async def _search(self, question: Question, job: Job) -> SearchResult:
+    async def _search(self, question: Question, call: _Call) -> SearchResult:
         try:
-            return await self._runner.run(check_question(question), job)
+            return await call.runs.run(check_question(question), call.job)
         except (TTSError, asyncio.CancelledError):
             raise
         except BaseException as error:  # whatever it is, it is this question's alone
             raise TTSError(f"the search failed: {told(error)}") from error
 
-    async def _search_one_of_many(self, index: int, question: Question, job: Job) -> SearchResult:
+    async def _search_one_of_many(self, index: int, question: Question, call: _Call) -> SearchResult:
+        job = call.job
         try:
-            return replace(await self._search(question, job), index=index)
+            return replace(await self._search(question, call), index=index)
         except TTSError as error:
             return SearchResult(
                 question=question,
@@ -268,14 +289,21 @@ class Searcher:
             )
 
 
+class _Call(NamedTuple):
+    """One call: what is to be done, and who does it."""
+
+    runs: Runs
+    job: Job
+
+
 class _Batch:
     """The questions of one `search_many`: read as they are needed, at most `concurrency` of them in flight."""
 
-    def __init__(self, searcher: Searcher, questions: Iterable[Question], job: Job) -> None:
+    def __init__(self, searcher: Searcher, questions: Iterable[Question], call: _Call) -> None:
         self._searcher = searcher
         self._questions = enumerate(check_questions(questions))
         self._unread: Exception | None = None  # what the questions raised as they were read
-        self._job = job
+        self._call = call
         self._results: asyncio.Queue[SearchResult] = asyncio.Queue()
         self._running: set[concurrent.futures.Future[None]] = set()
         self._due = 0  # results that nobody has taken yet
@@ -305,7 +333,7 @@ class _Batch:
         return result
 
     async def _run(self, index: int, question: Question) -> None:
-        self._results.put_nowait(await self._searcher._search_one_of_many(index, question, self._job))
+        self._results.put_nowait(await self._searcher._search_one_of_many(index, question, self._call))
 
     def __enter__(self) -> Self:
         return self

@@ -29,6 +29,10 @@ class GeneratorError(TTSError, RuntimeError):
     """A generator broke its contract or died: wrong count, too many tokens, engine gone."""
 
 
+class NotRecordedError(GeneratorError):
+    """A replay came to something that its log does not hold."""
+
+
 class ScorerError(TTSError, RuntimeError):
     """A scorer raised, or returned too few scores, NaN, or values outside [0, 1]."""
 

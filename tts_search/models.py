@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tts_search.embedded import MODEL_FOLDER
 from tts_search.errors import ModelNotFoundError
 
 EMBEDDED = "embedded"
+_SAMPLED = 1 << 20  # bytes at each end of a weight file
 
 
 def model_folder(name: str | Path, *, weights: bool = True, also: Sequence[str] = ()) -> Path:
@@ -50,3 +52,25 @@ def model_folder(name: str | Path, *, weights: bool = True, also: Sequence[str] 
 def model_name(name: str | Path) -> str:
     """What to call a model in results: its hub id, `"embedded"`, or the name of its folder."""
     return Path(name).expanduser().resolve().name if Path(name).expanduser().is_dir() else str(name)
+
+
+def weights_of(folder: Path) -> str:
+    """A digest of a folder's weight files (sizes, beginnings, ends): one that was trained on is another model."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".pt"))
+    return _digest(folder, files)
+
+
+def digest_files(folder: Path, names: Iterable[str]) -> str:
+    """A digest of those of the named files that are in the folder."""
+    return _digest(folder, [folder / name for name in names if (folder / name).is_file()])
+
+
+def _digest(folder: Path, files: Iterable[Path]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for file in files:
+        size = file.stat().st_size
+        with file.open("rb") as content:
+            digest.update(f"{file.relative_to(folder)} {size}".encode() + content.read(_SAMPLED))
+            content.seek(max(0, size - _SAMPLED))
+            digest.update(content.read())
+    return digest.hexdigest()

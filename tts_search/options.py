@@ -25,6 +25,7 @@ from tts_search.core.protocols import Generator, Messages, Question, Sampling, S
 from tts_search.core.result import Candidate
 from tts_search.core.tree import Tree
 from tts_search.errors import InvalidInputError, shown, told
+from tts_search.log.file import SearchLog
 from tts_search.models import EMBEDDED
 from tts_search.scorers.aggregate import Aggregation, resolve_aggregation
 from tts_search.scorers.engine_sprm import EngineSPRM
@@ -45,7 +46,7 @@ SelectorLike = str | Selector | Callable[[Sequence[Candidate]], int]
 SamplingLike = Sampling | Mapping[str, float]
 StepRuleLike = StepRule | str | Collection[int]
 
-GENERATORS = ("auto", "vllm", "transformers")
+GENERATORS = ("auto", "vllm", "transformers", "none")
 SCORERS = ("auto", "sprm")
 
 
@@ -79,6 +80,11 @@ class Options(TypedDict, total=False):
     - `on_event`: called with each `Event` in order, on the thread of the searcher's loop: it must not block.
     - `on_progress`: called with `Progress` as tokens come, likewise.
     - `keep_tree`: False drops the tree from the result, for many questions.
+    - `log`: a file (or an open `SearchLog`) that every finished completion is written to at once. What it holds is not
+      sampled again: the same call goes on where it was, in the middle of a question too. Searches that depend on the
+      clock (`seconds`, `stop_when`) go on at the question.
+    - `replay`: True asks no engine: the search is found in the `log`, said as it was then; another selector,
+      aggregation, extractor or scorer chooses again among its paths, and `result.warnings` says so.
     """
 
     strategy: str | Strategy | None
@@ -101,6 +107,8 @@ class Options(TypedDict, total=False):
     on_event: OnEvent | None
     on_progress: OnProgress | None
     keep_tree: bool
+    log: str | Path | SearchLog | None
+    replay: bool
 
 
 DEFAULTS: Options = {
@@ -124,6 +132,8 @@ DEFAULTS: Options = {
     "on_event": None,
     "on_progress": None,
     "keep_tree": True,
+    "log": None,
+    "replay": False,
 }
 
 
@@ -307,6 +317,10 @@ def _engine(model: str | Path, generator: str) -> Callable[..., Generator]:
         return ChatGenerator if is_chat(generator) else OpenAIGenerator
     if generator not in GENERATORS:
         return discovery.load(discovery.GENERATORS, generator, GENERATORS)
+    if generator == "none":
+        from tts_search.generators.no_engine import NoEngine
+
+        return NoEngine
     if generator == "auto":
         installed = importlib.util.find_spec("vllm") is not None
         generator = "vllm" if installed and model != EMBEDDED else "transformers"

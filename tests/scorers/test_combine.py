@@ -133,6 +133,21 @@ def test_what_makes_no_ensemble(members: list[Scorer], options: dict[str, Any], 
         Ensemble(members, **options)
 
 
+def test_an_ensemble_reads_as_far_as_all_its_members_do() -> None:
+    class Brief(FakeScorer):
+        warnings = ("it is brief",)
+
+        def score(self, trajectories: Sequence[Trajectory]) -> Scores:
+            return Scores((steps[:2] for steps in super().score(trajectories)), unread="it reads 2 steps")
+
+    both = Ensemble([constant(0.2), Brief(lambda _: 0.6), Brief(lambda _: 1.0)])
+    found = both.score([trajectory(), trajectory(["One."])])
+    assert [list(row) for row in found] == [pytest.approx([0.6, 0.6]), pytest.approx([0.6])]
+    assert found.unread == "it reads 2 steps; it reads 2 steps"
+    assert both.warnings == ("it is brief",)
+    assert Ensemble([constant(0.2)]).score([trajectory()]).unread is None
+
+
 def test_a_broken_member_is_named() -> None:
     class Short(FakeScorer):
         def score(self, trajectories: Sequence[Trajectory]) -> Sequence[Sequence[float]]:

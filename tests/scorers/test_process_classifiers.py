@@ -15,8 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import (
+    AutoModelForTokenClassification,
     BertConfig,
     BertForTokenClassification,
+    Qwen2Config,
     Qwen2ForCausalLM,
     Qwen2ForSequenceClassification,
     Qwen2ForTokenClassification,
@@ -27,6 +29,7 @@ from tests.scorers.reward_checkpoints import (
     QUESTION,
     SIZES,
     STEPS,
+    TrainingArguments,
     qwen_hidden,
     qwen_weights,
     train_tokenizer,
@@ -349,6 +352,36 @@ def test_arguments_that_are_none(data: bytes, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "training_args.bin", "w") as archive:
         archive.writestr("x/data.pkl", data[:6])
     assert training_argument(tmp_path, "step_separator") is None
+
+
+@pytest.mark.parametrize("task", ["TOKEN_CLS", "CAUSAL_LM"])
+def test_an_adapter_stands_on_its_base(task: str, tmp_path: Path) -> None:
+    """As TRL saves with LoRA, and as Math-PSA is published: the adapter alone, with or without a tokenizer."""
+    import peft
+
+    base, folder = tmp_path / "base", tmp_path / ("Math-psa" if task == "CAUSAL_LM" else "mine")
+    words = ["\n\n", " \n\n\n\n\n", " +", " -"]
+    tokenizer = train_tokenizer(special=["<|im_start|>", "<|im_end|>"], template=CHATML, words=words)
+    tokenizer.save_pretrained(base)
+    torch.manual_seed(7)
+    sizes: dict[str, Any] = {**SIZES, "vocab_size": len(tokenizer), "tie_word_embeddings": False}
+    Qwen2ForCausalLM(Qwen2Config(**sizes)).save_pretrained(base)
+    kind = AutoModelForTokenClassification if task == "TOKEN_CLS" else Qwen2ForCausalLM
+    targets = ["q_proj", "v_proj"] if task == "TOKEN_CLS" else ["q_proj", "lm_head"]
+    config = peft.LoraConfig(task_type=task, r=4, init_lora_weights=False, target_modules=targets)
+    adapted = peft.get_peft_model(kind.from_pretrained(base), config)
+    adapted.save_pretrained(folder)
+    if task == "TOKEN_CLS":
+        tokenizer.save_pretrained(folder)
+        torch.save(TrainingArguments(step_separator="\n\n"), folder / "training_args.bin")
+    model = load(folder)
+    encoded = model.family.encode(QUESTION, STEPS)
+    with torch.no_grad():
+        logits = adapted.eval()(torch.tensor([encoded.token_ids])).logits[0, list(encoded.positions)]
+    good, bad = model.family.columns
+    expected = torch.sigmoid(logits[:, good] - logits[:, bad]).tolist()
+    assert list(model.score([trajectory()])[0]) == pytest.approx(expected, abs=1e-5)
+    assert model.warnings == ()
 
 
 def test_an_encoder_is_refused(tmp_path: Path) -> None:

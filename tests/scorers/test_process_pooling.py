@@ -18,6 +18,7 @@ from tests.scorers.reward_checkpoints import (
     trajectory,
     write_language_model,
     write_qwen,
+    write_token_classifier,
 )
 from tts_search import ScorerError
 from tts_search.scorers.process import ProcessRewardModel, pooling
@@ -74,6 +75,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "qwen": write_qwen(root / "qwen", labels=2, architecture="Qwen2ForProcessRewardModel", head="score"),
         "rlhflow": write_language_model(root / "Llama3.1-8B-PRM-Mistral-Data", "llama", tokenizer),
+        "trl": write_token_classifier(root / "trl", separator="\n\n"),
     }
 
 
@@ -98,7 +100,7 @@ def vllm(local: ProcessRewardModel, *, step: int | None) -> Callable[[dict[str, 
     return answer
 
 
-@pytest.mark.parametrize(("family", "by_step"), [("qwen", True), ("qwen", False), ("rlhflow", False)])
+@pytest.mark.parametrize(("family", "by_step"), [("qwen", True), ("qwen", False), ("rlhflow", False), ("trl", False)])
 def test_an_endpoint_gives_what_the_model_gives(
     family: str, by_step: bool, folders: dict[str, Path], serve: Callable[..., Server]
 ) -> None:
@@ -117,6 +119,40 @@ def test_an_endpoint_gives_what_the_model_gives(
     assert len(server.asked) == 2
     assert remote.score(many).tokens == 0
     assert len(server.asked) == 2, "nothing is asked twice"
+
+
+def test_a_server_of_a_shorter_context_is_believed(folders: dict[str, Path], serve: Callable[..., Server]) -> None:
+    local = ProcessRewardModel.from_pretrained(folders["qwen"], dtype="float32", device="cpu", prefix_cache_tokens=0)
+    good = vllm(local, step=local.family.tokenizer.convert_tokens_to_ids("<extra_0>"))
+
+    def answer(body: dict[str, Any]) -> tuple[int, bytes]:
+        if max(map(len, body["input"])) > 200:
+            said = "This model's maximum context length is 200 tokens. However, you requested 512 tokens."
+            return 400, json.dumps({"error": {"message": said}}).encode()
+        return good(body)
+
+    server = serve(answer)
+    remote = ProcessRewardModel.from_endpoint(folders["qwen"], server.url)
+    steps = [f"Take {i}, add {'x y ' * 20}and go on." for i in range(20)]
+    expected = local.score([trajectory(steps), trajectory()])
+    found = remote.score([trajectory(steps), trajectory()])
+    read = len(found[0])
+    assert 0 < read < len(expected[0]) < len(steps)
+    assert list(found[0]) == pytest.approx(list(expected[0][:read]), abs=1e-5)
+    assert list(found[1]) == pytest.approx(list(expected[1]), abs=1e-5)
+    assert found.unread is not None
+    assert "reads 200 tokens" in found.unread
+    assert len(server.asked) == 2, "512 tokens, by the checkpoint's config, and 200"
+    remote.score([trajectory([*steps[1:], *steps])])
+    assert len(server.asked) == 3, "it is remembered"
+
+
+def test_a_server_that_refuses_what_fits_is_an_error(folders: dict[str, Path], serve: Callable[..., Server]) -> None:
+    server = serve(lambda _: (400, b"maximum context length is 4096 tokens, and your prompt is bad"))
+    remote = ProcessRewardModel.from_endpoint(folders["qwen"], server.url)
+    with pytest.raises(ScorerError, match="answered 400: maximum context length is 4096"):
+        remote.score([trajectory()])
+    assert len(server.asked) == 1
 
 
 def test_a_busy_server_is_asked_again(folders: dict[str, Path], serve: Callable[..., Server]) -> None:

@@ -14,13 +14,13 @@ from typing import Any
 
 from tts_search.core.draw import Draw
 from tts_search.core.events import Answering, Chosen, Event
-from tts_search.core.job import Job
+from tts_search.core.job import Job, Rechoice
 from tts_search.core.protocols import MergedVotes, Until
 from tts_search.core.result import Candidate
 from tts_search.core.sampler import Sampler
 from tts_search.core.text_stream import TextStream
 from tts_search.core.tree import Ending, Node, Tree
-from tts_search.errors import InvalidInputError, shown
+from tts_search.errors import InvalidInputError, NotRecordedError, shown
 from tts_search.segmentation import Phase
 
 ANSWERS_KEPT = 2  # of what is kept for the answer, so many times its length stays when one is there
@@ -55,6 +55,7 @@ class Answers:
         self._emit = emit
         self._finals: dict[int, Node] = {}  # by end of thinking: the end of its answer
         self._candidates: dict[int, Candidate] = {}
+        self._valued: dict[int, Node] = {}  # ends as they were valued anew
         self._compared: tuple[str | None, ...] = ()
         self._merged: MergedVotes | None = None
         self._given_back_at = 0  # ends that were there when the answer's share was looked at
@@ -79,6 +80,35 @@ class Answers:
         else:
             self._emit(Answering(self._tree.question, self._tree.split(self.final(end))[1]))
         return await self._candidates_of(ends), chosen
+
+    async def choose_again(
+        self, ends: Sequence[Node], again: Rechoice, valued: Sequence[Node] | None
+    ) -> tuple[list[Candidate], int, tuple[str, ...]]:
+        """Choose among the same ends by other rules; `valued` are copies with what they are worth now.
+
+        Nothing is sampled for it: a path whose answer nobody recorded has none.
+        """
+        self._job = replace(self._job, selector=again.selector, extract=again.extract, merge=again.merge)
+        self._candidates, self._compared, self._merged = {}, (), None
+        if valued is not None:
+            self._scored = True
+            self._valued = {end.index: end for end in valued}
+        known = [await self._recorded(end) for end in ends] if again.selector.needs_answers else None
+        chosen = await self._choice(ends)
+        said = (again.note,)
+        if known is not None and not all(known):
+            said += (f"{len(known) - sum(known)} of {len(known)} paths were never answered: they have no vote",)
+        if not (known[chosen] if known else await self._recorded(ends[chosen])):
+            said += ("the chosen path was never answered: record with a selector that has every path answered",)
+        return await self._candidates_of(ends), chosen, said
+
+    async def _recorded(self, end: Node) -> bool:
+        """Whether the path has an answer, or its answer is on record."""
+        try:
+            await self.complete([end])
+        except NotRecordedError:
+            return False
+        return end.ending is Ending.END or end.index in self._finals
 
     async def _choice(self, ends: Sequence[Node]) -> int:
         selector = self._job.selector
@@ -211,6 +241,7 @@ class Answers:
 
         By a head, a path without steps is worth 0 (released code).
         """
+        end = self._valued.get(end.index, end)
         unread = end.last_score is None if end.step_count else self._job.closes_steps
         return end.value if self._scored and not unread else None
 

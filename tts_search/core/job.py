@@ -8,8 +8,25 @@ from dataclasses import dataclass
 
 from tts_search.core.events import OnEvent
 from tts_search.core.protocols import MergedVotes, Sampling, Selector, Strategy
+from tts_search.core.scoring import StepScoring
 from tts_search.core.tree import Tree
 from tts_search.segmentation import Segmenter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rechoice:
+    """Another choice among the paths of a search that was replayed.
+
+    `selector`, `aggregate`, `extract` and `merge` are as a job's. `scoring` values the paths anew; None leaves them
+    their scores. `note` is what the result is to say of it.
+    """
+
+    selector: Selector
+    aggregate: Callable[[Sequence[float]], float]
+    extract: Callable[[str], str | None]
+    merge: Callable[[Sequence[str | None]], MergedVotes] | None
+    scoring: StepScoring | None
+    note: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,3 +54,4 @@ class Job:
     keep_tree: bool = True
     closes_steps: bool = False
     """Whether the end of a thinking part, or of a response without one, ends its last step (see `Draw`)."""
+    rechoice: Rechoice | None = None

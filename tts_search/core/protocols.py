@@ -117,7 +117,9 @@ class Request:
     A generator reports progress by `on_tokens(count)`, on the thread of the event loop: an engine that tells nothing
     and returns nothing for long is taken for hung. `on_delta(sample, ids)`, if given, streams: it is called with the
     place of the seed and the ids that came, in order, all of them before the completion is returned, by engines that
-    can; nothing is missing where one does not.
+    can; nothing is missing where one does not. `on_completion(sample, completion)`, if given, is called as each is done
+    by engines that say so with an attribute `reports_completions = True`: what is done can be kept then, whatever
+    becomes of the others. What it is told is returned, too.
 
     `messages` are what the prefix was rendered from, given where nothing but the prompt is in it: all that an engine
     with `starts_anywhere` False reads of it.
@@ -131,6 +133,7 @@ class Request:
     tree: int = 0
     on_tokens: Callable[[int], None] | None = None
     on_delta: Callable[[int, Sequence[int]], None] | None = None
+    on_completion: Callable[[int, Completion], None] | None = None
     messages: Question | None = None
 
 

@@ -21,11 +21,11 @@ from tts_search.core.answering import Answers
 from tts_search.core.budget import Budget, Usage
 from tts_search.core.draw import Draw
 from tts_search.core.events import Event, Failed, Finished, Grown, Sampled, Started
-from tts_search.core.job import Job
+from tts_search.core.job import Job, Rechoice
 from tts_search.core.protocols import Expand, Generator, Question, Until
 from tts_search.core.result import SearchResult, Step, StopReason, doubt
 from tts_search.core.sampler import GENERATOR_SECONDS, Sampler
-from tts_search.core.scoring import Scoring, Valuation
+from tts_search.core.scoring import StepScoring, Valuation
 from tts_search.core.tree import Node, Tree
 from tts_search.errors import InvalidInputError, StrategyError, TTSError, shown, told
 from tts_search.segmentation import Phase
@@ -42,7 +42,7 @@ POLL_SECONDS = 0.05  # how soon a halt is seen
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runner:
-    """Everything that the questions of one searcher share: an engine and a scorer.
+    """Everything that the questions of one searcher share: an engine and a scorer. `clock` counts a search's seconds.
 
     Of a job, `max_tokens` bounds the thinking of one path, `answer_tokens` its answer. Of a budget a quarter, but no
     more than `answer_tokens`, is kept for the answer; the whole quarter if the selector wants every candidate answered.
@@ -54,8 +54,9 @@ class Runner:
     """
 
     generator: Generator
-    scoring: Scoring | None
+    scoring: StepScoring | None
     generator_seconds: float | None = GENERATOR_SECONDS
+    clock: Callable[[], float] = time.perf_counter
 
     @property
     def whole(self) -> bool:
@@ -133,7 +134,7 @@ class _Search:
         self.task: asyncio.Task[SearchResult] | None = None
 
     async def run(self) -> SearchResult:
-        started = time.perf_counter()
+        started = self.shared.clock()
         self._emit(Started(self.question, self.tree, self.job.budget))
         if self.broken is not None:
             raise self.broken
@@ -162,6 +163,11 @@ class _Search:
             await self._finish_best()
         ends = self.ends or self.tree.leaves()
         candidates, chosen = await self.answers.choose(ends)
+        valuation, said = self.valuation, tuple[str, ...]()
+        if (again := self.job.rechoice) is not None:
+            valued, valuation = await self._value_again(ends, again)
+            candidates, chosen, said = await self.answers.choose_again(ends, again, valued if valuation else None)
+            ends = valued
         end = ends[chosen]
         text, answer = self.tree.split(self.answers.final(end))
         if not (text + answer).strip():
@@ -171,10 +177,10 @@ class _Search:
         elif reason is StopReason.COMPLETED and not end.ended:
             reason = StopReason.LENGTH
         steps = self.tree.trajectory(end).steps
-        scores = () if self.valuation is None else end.step_scores
+        scores = () if valuation is None else end.step_scores
         steps = tuple(Step(step, score) for step, score in zip_longest(steps, scores))
         score = candidates[chosen].score
-        usage = replace(self.sampler.usage, saved_tokens=left, seconds=time.perf_counter() - started)
+        usage = replace(self.sampler.usage, saved_tokens=left, seconds=self.shared.clock() - started)
         return SearchResult(
             question=self.question,
             answer=answer,
@@ -186,7 +192,7 @@ class _Search:
             candidates=tuple(candidates),
             chosen=chosen,
             strategy=self.job.strategy_name,
-            selector=self.job.selector.name,
+            selector=(again or self.job).selector.name,
             model=self.shared.generator.name,
             seed=self.job.seed,
             budget=self.job.budget,
@@ -195,12 +201,13 @@ class _Search:
             step_rule=repr(self.job.segmenter.rule),
             warnings=(
                 *self._unfit(),
-                *(() if self.valuation is None else self.valuation.warnings(ends)),
+                *(() if valuation is None else valuation.warnings(ends)),
                 *doubt(score, steps),
                 *self._step_warnings(),
                 *self._thinking_warnings(end),
                 *self.answers.warnings,
                 *self.sampler.warnings,
+                *said,
             ),
         )
 
@@ -237,17 +244,27 @@ class _Search:
 
     # The search.
 
+    async def _value_again(self, ends: Sequence[Node], again: Rechoice) -> tuple[Sequence[Node], Valuation | None]:
+        """The ends as the other choice values them, and by what; None where nothing scores them."""
+        scoring = again.scoring or self.shared.scoring
+        if scoring is None:
+            return ends, None
+        valuation = Valuation(scoring, again.aggregate)
+        ends, tokens = await valuation.value_again(self.tree, ends, score=again.scoring is not None)
+        self.sampler.usage += Usage(scored_tokens=tokens)
+        return ends, valuation
+
     async def _search(self, started: float) -> StopReason:
         """Follow the plan until it ends, or the budget, the clock, the user or a decided race ends it."""
         plan = asyncio.ensure_future(self._follow_plan())
         deadline = math.inf if self.job.seconds is None else started + self.job.seconds
         try:
             while not plan.done():
-                left = max(0.0, deadline - time.perf_counter())
+                left = max(0.0, deadline - self.shared.clock())
                 wait = POLL_SECONDS if self.job.halt is not None else left
                 await asyncio.wait({plan}, timeout=None if wait == math.inf else wait)
                 halted = self.job.halt is not None and self.job.halt.is_set()
-                if not plan.done() and (halted or time.perf_counter() >= deadline):
+                if not plan.done() and (halted or self.shared.clock() >= deadline):
                     plan.cancel()
                     await asyncio.wait({plan})
                     self.sampler.count_cancelled()

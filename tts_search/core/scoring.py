@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any, Protocol
 
 from tts_search.core.protocols import Scorer, Scores
 from tts_search.core.tree import Node, Trajectory, Tree
@@ -96,10 +97,25 @@ class Scoring:
         return await _Call(self._method, trajectories, self._turns).begin(self.seconds)
 
 
+class StepScoring(Protocol):
+    """Whoever answers for a scorer: `Scoring`, or a log of what it said."""
+
+    only_new: bool
+
+    @property
+    def scorer(self) -> Scorer | None:
+        """The scorer, None where it is not at hand."""
+        ...
+
+    async def score(self, trajectories: Sequence[Trajectory]) -> tuple[Scores, int]:
+        """See `Scoring.score`."""
+        ...
+
+
 class Valuation:
     """From a scorer's step scores to what a path is worth, going on from its parent's: a step more costs a step."""
 
-    def __init__(self, scoring: Scoring, aggregate: Callable[[Sequence[float]], float]) -> None:
+    def __init__(self, scoring: StepScoring, aggregate: Callable[[Sequence[float]], float]) -> None:
         self._scoring = scoring
         self._aggregate = aggregate
         self._unread = ""  # why the scorer left steps without a score
@@ -130,6 +146,22 @@ class Valuation:
         count = f"{len(short)} of {len(ends)} candidates"
         return (*own, f"{count} could not be scored to the end: {named}; {self._unread}")
 
+    async def value_again(self, tree: Tree, nodes: Sequence[Node], *, score: bool) -> tuple[list[Node], int]:
+        """Copies of finished paths' ends, valued by this aggregation: from the scores they have, or (`score`) anew.
+
+        Raises: as `value`.
+        """
+        scores, tokens = [node.step_scores for node in nodes], 0
+        if score:
+            found, tokens = await self._scoring.score(tuple([_unscored(tree.trajectory(node)) for node in nodes]))
+            self._unread = found.unread or self._unread
+            scores = [tuple(steps) for steps in found]
+        values = [self._aggregated(None, steps)[1] for steps in scores]
+        return [
+            replace(node, new_step_scores=steps, rescored=True, carry=None, value=value)
+            for node, steps, value in zip(nodes, scores, values, strict=True)
+        ], tokens
+
     def _valued(self, node: Node, scores: tuple[float, ...]) -> Node:
         assert node.up is not None
         rescored = False
@@ -137,25 +169,44 @@ class Valuation:
             known = node.up.step_scores
             rescored = scores[: len(known)] != known
             scores = scores if rescored else scores[len(known) :]
-        carry = None if rescored else node.up.carry
+        carry, value = self._aggregated(None if rescored else node.up, scores)
+        return replace(node, new_step_scores=scores, rescored=rescored, value=value, carry=carry)
+
+    def _aggregated(self, up: Node | None, scores: Sequence[float]) -> tuple[Any, float]:
+        """What to go on from, and the value: of these scores, behind those of the path up to `up`."""
+        carry = None if up is None else up.carry
         extend = getattr(self._aggregate, "extend", None)
         try:
-            if not scores and (rescored or not node.up.step_scores):
+            if not scores and (up is None or not up.step_scores):
                 value = 0.0  # nothing of it could be read
             elif extend is not None:
                 carry = extend(carry, scores)
                 value = self._aggregate.value(carry)  # pyright: ignore[reportFunctionMemberAccess]
             else:
-                value = self._aggregate(scores if rescored else (*node.up.step_scores, *scores))
+                value = self._aggregate(scores if up is None else (*up.step_scores, *scores))
             value = float(value)
         except BaseException as error:
             raise InvalidInputError(f"{self._name()} raised {told(error)}") from error
         if not math.isfinite(value):
-            raise InvalidInputError(f"{self._name()} returned {value} for {node.step_count} steps: a number is due")
-        return replace(node, new_step_scores=scores, rescored=rescored, value=value, carry=carry)
+            steps = len(scores) + (0 if up is None else up.step_count)
+            raise InvalidInputError(f"{self._name()} returned {value} for {steps} steps: a number is due")
+        return carry, value
 
     def _name(self) -> str:
         return f"aggregation={getattr(self._aggregate, '__name__', type(self._aggregate).__qualname__)}"
+
+
+def _unscored(path: Trajectory) -> Trajectory:
+    """The path as if nothing had scored it."""
+    return Trajectory(
+        question=path.question,
+        prompt_ids=path.prompt_ids,
+        token_ids=path.token_ids,
+        step_ends=path.step_ends,
+        token_scores=path.token_scores,
+        known_scores=(),
+        decode=path.decode,
+    )
 
 
 class _LateError(Exception):

@@ -24,14 +24,13 @@ from tts_search.errors import InvalidInputError
 from tts_search.evaluation.datasets import Dataset, Problem
 from tts_search.grading import Grader
 from tts_search.grading.named import resolve_grader
-from tts_search.models import EMBEDDED
+from tts_search.models import EMBEDDED, weights_of
 from tts_search.options import SelectorLike
 from tts_search.selection.selectors import resolve_selector
 from tts_search.store import RunLog
 
 Record = dict[str, Any]
 GRADING_THREADS = 8
-_SAMPLED = 1 << 20  # bytes at each end of a weight file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,20 +175,9 @@ class Evaluation:
 
 
 def weights(model: str) -> str | None:
-    """A digest of a local model's weight files (sizes, beginnings and ends), so that a folder that was trained on is
-    another model; None for what has no folder here.
-    """
+    """A digest of a local model's weight files (see `models.weights_of`); None for what has no folder here."""
     folder = MODEL_FOLDER if model == EMBEDDED else Path(model)
-    if not folder.is_dir():
-        return None
-    digest = hashlib.blake2b(digest_size=8)
-    for file in sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".pt")):
-        size = file.stat().st_size
-        with file.open("rb") as content:
-            digest.update(f"{file.relative_to(folder)} {size}".encode() + content.read(_SAMPLED))
-            content.seek(max(0, size - _SAMPLED))
-            digest.update(content.read())
-    return digest.hexdigest()
+    return weights_of(folder) if folder.is_dir() else None
 
 
 def name_of(thing: object) -> str:

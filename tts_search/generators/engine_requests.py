@@ -83,7 +83,7 @@ class Completing:
 
     async def all(self, request: Request, sample: Sample) -> Sequence[Completion]:
         """One completion per seed, in their order. Cancelling the call, or a failure, cancels every engine request."""
-        calls = [asyncio.ensure_future(self._one(request, seed, sample)) for seed in request.seeds]
+        calls = [asyncio.ensure_future(self._told(request, place, sample)) for place in range(len(request.seeds))]
         try:
             return await asyncio.gather(*calls)
         finally:
@@ -91,6 +91,12 @@ class Completing:
             for call in calls:
                 call.cancel()
             await asyncio.gather(*calls, return_exceptions=True)
+
+    async def _told(self, request: Request, place: int, sample: Sample) -> Completion:
+        completion = await self._one(request, request.seeds[place], sample)
+        if request.on_completion is not None:
+            request.on_completion(place, completion)
+        return completion
 
     async def _one(self, request: Request, seed: int, sample: Sample) -> Completion:
         """One completion of at most `max_tokens` sampled tokens, with the head's readout applied."""

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tts_search.core.protocols import Question, Sampling
 from tts_search.embedded import MODEL_FOLDER, puzzles
 from tts_search.generators.tokenizer import PretrainedTokenizer
+from tts_search.models import digest_files, weights_of
 from tts_search.sprm.config import SPRMConfig
+
+
+def fingerprint(
+    folder: Path, head: str | Path | None, *, engine: str, dtype: str, more: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What decides which completions an engine in this process returns: all that tells one from another in a log.
+
+    `head` is where its SPRM head lies (`"auto"`: in the model's folder), None without one.
+    """
+    return {
+        "engine": engine,
+        "dtype": dtype,
+        "weights": weights_of(folder),
+        "tokenizer": digest_files(folder, ("tokenizer.json", "tokenizer.model")),
+        "head": None if head is None else weights_of(folder if head == "auto" else Path(head)),
+        **({} if not more else {"arguments": {name: repr(more[name]) for name in sorted(more)}}),
+    }
 
 
 class PretrainedGenerator:

@@ -26,10 +26,22 @@ def reward_folder(name: str | Path, *, weights: bool = True) -> Path:
     Raises:
         ModelNotFoundError: no such folder, and no such repository within reach.
     """
+    if base_of(Path(name).expanduser()) is not None:
+        return Path(name).expanduser()
     folder = model_folder(name, weights=weights, also=_FILES)
     if weights and not Path(name).expanduser().is_dir() and not any(folder.glob("*.safetensors")):
         return model_folder(name, weights=weights, also=(*_FILES, "pytorch_model*.bin"))  # read as plain tensors
     return folder
+
+
+_TASKS = {"TOKEN_CLS": "ForTokenClassification", "SEQ_CLS": "ForSequenceClassification"}
+
+
+def base_of(folder: Path) -> str | None:
+    """What an adapter in a folder (PEFT) stands on, a folder or a hub id; None where there is a whole model."""
+    if (folder / "config.json").is_file() or not (folder / "adapter_config.json").is_file():
+        return None
+    return str(_json(folder / "adapter_config.json").get("base_model_name_or_path"))
 
 
 def context_tokens(config: dict[str, Any]) -> int:
@@ -38,11 +50,19 @@ def context_tokens(config: dict[str, Any]) -> int:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """`config.json` of a model folder."""
+    """`config.json` of a model folder; of an adapter's, its base's, with the architecture of the adapter's task."""
+    if (base := base_of(folder)) is None:
+        return _json(folder / "config.json")
+    task = _TASKS.get(str(_json(folder / "adapter_config.json").get("task_type")))
+    config = read_config(model_folder(base, weights=False))
+    return config | ({"architectures": [task]} if task else {})
+
+
+def _json(file: Path) -> dict[str, Any]:
     try:
-        return json.loads((folder / "config.json").read_text())
+        return json.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise ModelNotFoundError(f"{str(folder)!r} has no readable config.json: {error}") from error
+        raise ModelNotFoundError(f"{str(file.parent)!r} has no readable {file.name}: {error}") from error
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -55,6 +75,8 @@ def load_tokenizer(folder: Path) -> Any:
         from transformers import AutoTokenizer, PreTrainedTokenizerFast
     except ImportError as error:
         raise MissingDependencyError("reward models need transformers: pip install transformers") from error
+    if (base := base_of(folder)) is not None and not (folder / "tokenizer_config.json").is_file():
+        folder = model_folder(base, weights=False)
     # The class for a model type may replace what tokenizer.json says, so it is for folders without that file.
     kind: Any = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
     try:

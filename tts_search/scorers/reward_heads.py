@@ -1,33 +1,30 @@
 """How a checkpoint becomes a backbone and a head: what each kind of reward model keeps where.
 
-Builds the architectures that `transformers` has no class for instead of running code that comes with a checkpoint, and
-unpickles no file but as plain tensors. Knows weights; it knows no text and no step.
+Builds the architectures that `transformers` has no class for instead of running code that comes with a checkpoint.
+Knows heads; it knows no text and no step.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
-    PreTrainedConfig,
     Qwen2Config,
     Qwen2Model,
     Qwen2PreTrainedModel,
 )
-from transformers.utils import logging
 
-from tts_search.errors import InvalidInputError, ModelNotFoundError
+from tts_search.errors import ModelNotFoundError
+from tts_search.scorers.weights import load_model, rows, weight_files
 
 REWARD_HEAD = "reward_head.pt"
 
@@ -104,7 +101,7 @@ def load_sequence_classifier(folder: Path, *, device: str, dtype: str) -> tuple[
     Raises:
         ModelNotFoundError: it is no such model (an encoder, or one whose head is not a `score` layer).
     """
-    labels = _rows(folder, "score.weight")
+    labels = rows(folder, "score.weight")
     config = None if labels is None else AutoConfig.from_pretrained(str(folder), num_labels=labels)
     model = load_model(AutoModelForSequenceClassification, folder, device=device, dtype=dtype, config=config)
     if not isinstance(getattr(model, "score", None), nn.Module):
@@ -194,34 +191,6 @@ def load_reward_head(folder: Path, *, device: str, dtype: str) -> tuple[Any, nn.
     return backbone, head.to(backbone.dtype).requires_grad_(False)
 
 
-def weight_files(folder: Path) -> dict[str, Path]:
-    """The names of all weights in a model folder, and the file that holds each."""
-    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
-        if (folder / index).is_file():
-            return {k: folder / file for k, file in json.loads((folder / index).read_text())["weight_map"].items()}
-    if (file := folder / "model.safetensors").is_file():
-        with safe_open(file, framework="pt") as weights:
-            return dict.fromkeys(weights.keys(), file)
-    if (file := folder / "pytorch_model.bin").is_file():
-        return dict.fromkeys(_unpickled(file), file)
-    return {}
-
-
-def _rows(folder: Path, name: str) -> int | None:
-    """How many rows a weight has, None where it is not there."""
-    file = weight_files(folder).get(name)
-    if file is None:
-        return None
-    if file.suffix == ".bin":
-        return _unpickled(file)[name].shape[0]
-    with safe_open(file, framework="pt") as weights:
-        return weights.get_slice(name).get_shape()[0]
-
-
-def _unpickled(file: Path) -> dict[str, Tensor]:
-    return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-
-
 def load_language_model(folder: Path, columns: Sequence[int], *, device: str, dtype: str) -> tuple[Any, nn.Module]:
     """Backbone of a language model, and the rows of its output layer for some token ids as the head."""
     model = load_model(AutoModelForCausalLM, folder, device=device, dtype=dtype)
@@ -252,53 +221,3 @@ def load_head(
     if head == "language model":
         return load_language_model(folder, [c for c in columns if c is not None], device=device, dtype=dtype)
     return LOADERS[head](folder, device=device, dtype=dtype)
-
-
-def load_model(
-    kind: Any,
-    folder: Path,
-    *,
-    device: str,
-    dtype: str,
-    config: PreTrainedConfig | None = None,
-    names: dict[str, str] | None = None,
-) -> Any:
-    """A model of transformers, frozen, on its device; without a weight it is refused, and never made up.
-
-    `names` are patterns of weights' names and what to put in their place.
-
-    Raises:
-        ModelNotFoundError: it cannot be loaded, or weights are missing.
-        InvalidInputError: no such device or dtype.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise InvalidInputError(f'dtype must be "auto" or a torch float type such as "bfloat16", got {dtype!r}')
-    bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()  # weights that are not needed (a language model's head) are no news
-    try:
-        model, report = kind.from_pretrained(
-            str(folder),
-            config=config,
-            dtype=dtype,
-            trust_remote_code=False,
-            output_loading_info=True,
-            key_mapping=names,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelNotFoundError(f"no reward model can be loaded from {str(folder)!r}: {error}") from error
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-    if missing := sorted(report["missing_keys"]):
-        raise ModelNotFoundError(
-            f"the weights in {str(folder)!r} lack {', '.join(missing[:4])}, without which its scores would be chance: "
-            "it is a model of another kind"
-        )
-    try:
-        return model.eval().requires_grad_(False).to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:
-        raise InvalidInputError(f"the model cannot be put on device {device!r}: {error}") from error

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 
 from tts_search.errors import InvalidInputError
 from tts_search.scorers.checkpoint import load_tokenizer
-from tts_search.scorers.reward_heads import load_model
 from tts_search.scorers.text import ContextError
+from tts_search.scorers.weights import load_model
 
 VERDICT_TOKENS = 32  # of the context, kept for the words that lead up to a verdict
 

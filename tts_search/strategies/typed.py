@@ -28,7 +28,7 @@ class Typed:
             try:
                 if isinstance(value, bool):
                     raise TypeError
-                object.__setattr__(self, field.name, operator.index(value))
+                object.__setattr__(self, field.name, operator.index(value))  # pyright: ignore[reportArgumentType]
             except TypeError:
                 raise InvalidInputError(
                     f"{field.name} of {type(self).__name__} must be a whole number, got {shown(value)}"

@@ -227,3 +227,19 @@ def test_who_names_a_chat_without_saying_so_is_told_how(serve: Callable[..., Cha
         pytest.raises(ModelNotFoundError, match="its whole URL"),
     ):
         searcher.search("Make 87.", strategy="single")
+
+
+def test_a_log_keeps_whole_responses_with_their_account(serve: Callable[..., ChatByHeart], tmp_path: Path) -> None:
+    log, server = tmp_path / "searches.log", serve(refuses={"logprobs": "no logprobs here"})
+    with Searcher(generator=chat(server)) as searcher:
+        first = searcher.search("Make 87.", strategy=BestOfN(n=3), log=log)
+        asked = len(server.bodies)
+        again = searcher.search("Make 87.", strategy=BestOfN(n=3), log=log)
+        other = searcher.search("Make 88.", strategy=BestOfN(n=1), log=log)
+    assert len(server.bodies) == asked + 1, "only the new question is asked"
+    assert other.usage.requests == 1
+    assert again.warnings == first.warnings
+    assert any("takes no logprobs" in warning for warning in first.warnings)
+    assert (again.answer, again.usage.sampled_tokens) == (first.answer, 3 * ALL)
+    assert again.usage.prompt_tokens == first.usage.prompt_tokens == 3 * PROMPT_TOKENS
+    assert {candidate.mean_logprob for candidate in again.candidates} == {None}

@@ -7,6 +7,7 @@ text is read otherwise than it was written, and steps are found by their text.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 from tts_search.core.protocols import Question
 
@@ -25,9 +26,9 @@ class BytesTokenizer:
         return tuple(text.encode("utf-8", "replace"))
 
     def render(self, messages: Question) -> tuple[int, ...]:
-        """A conversation for eyes: the service renders its own."""
+        """A conversation for eyes, and no other's: the service renders its own."""
         turns = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
-        return self.encode("".join(f"{turn['role']}: {turn['content']}\n\n" for turn in turns))
+        return tuple(chain.from_iterable((*self.encode(f"{turn['role']}: {turn['content']}"), END) for turn in turns))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; a character cut in the middle shows as U+FFFD."""

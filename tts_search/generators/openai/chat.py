@@ -56,6 +56,7 @@ class ChatGenerator:
     """
 
     starts_anywhere = False
+    reports_completions = True
     head_config = None
 
     def __init__(
@@ -116,7 +117,7 @@ class ChatGenerator:
                 f"{self.name!r} is a chat service: it answers messages, and goes on from no prefix of "
                 f"{len(request.prefix)} tokens"
             )
-        calls = [asyncio.ensure_future(self._sample(request, seed)) for seed in request.seeds]
+        calls = [asyncio.ensure_future(self._one(request, place)) for place in range(len(request.seeds))]
         try:
             return await asyncio.gather(*calls)
         finally:
@@ -128,6 +129,17 @@ class ChatGenerator:
     async def aclose(self) -> None:
         """Close all connections."""
         await self._endpoint.aclose()
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides what it returns, for logs."""
+        return {"chat": self.name, "thinking_tags": list(self._tags), "extra_body": dict(self._body.extra)}
+
+    async def _one(self, request: Request, place: int) -> Completion:
+        completion = await self._sample(request, request.seeds[place])
+        if request.on_completion is not None:
+            request.on_completion(place, completion)
+        return completion
 
     async def _sample(self, request: Request, seed: int) -> Completion:
         """One response. What came of a stream that was cut is lost, and paid for: the next may be so much shorter."""

@@ -30,7 +30,7 @@ from tts_search.generators.pretrained import PretrainedGenerator
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.generators.vllm.generator import read_config, score_in_engine
 from tts_search.generators.vllm.plugin import score_columns
-from tts_search.models import model_folder
+from tts_search.models import digest_files, model_folder, weights_of
 from tts_search.sprm.config import SPRMConfig
 
 logger = logging.getLogger(__name__)
@@ -76,6 +76,8 @@ class OpenAIGenerator(PretrainedGenerator):
         ModelNotFoundError: the server serves no such model, or no tokenizer for it is known here.
         InvalidInputError, HeadMismatchError: a value that cannot be used, a head that does not fit.
     """
+
+    reports_completions = True
 
     def __init__(
         self,
@@ -123,6 +125,15 @@ class OpenAIGenerator(PretrainedGenerator):
         if not context or context < 2:
             raise InvalidInputError(f"context_tokens must be at least 2, got {context}: pass the model's limit")
         super().__init__(card.id, own_tokenizer, int(context), head_config, None)
+        self.fingerprint = {
+            "engine": "endpoint",
+            "address": self._endpoint.name,
+            "model": [card.id, card.root],
+            "exchanges": tokens,
+            "logprobs": logprobs,
+            "tokenizer": digest_files(folder, ("tokenizer.json", "tokenizer.model")),
+            "head": None if head_config is None else weights_of(folder if head == "auto" else Path(str(head))),
+        }
         self._completing = Completing.by(own_tokenizer, int(context), head_config)
         self._body = Body(model=card.id, columns=columns, logprobs=logprobs, session=session_in_body)
         self._sends_ids: bool | None = {"auto": None, "ids": True, "text": False}[tokens]

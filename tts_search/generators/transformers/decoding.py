@@ -30,7 +30,8 @@ from tts_search.sprm.module import SPRM
 class Job:
     """One request at work. What it calls is called from the decoding thread; `deliver` once, unless it was cancelled.
 
-    `progress` hears how many tokens were sampled; `delta` the index of a seed, and its new tokens.
+    `progress` hears how many tokens were sampled; `delta` the index of a seed, and its new tokens; `done` the index of
+    one that is complete, and its completion.
     """
 
     request: Request
@@ -39,6 +40,7 @@ class Job:
     deliver: Callable[[Sequence[Completion] | Exception], None]
     progress: Callable[[int], None] | None = None
     delta: Callable[[int, tuple[int, ...]], None] | None = None
+    done: Callable[[int, Completion], None] | None = None
     cancelled: bool = False
     over: bool = False
     started: int = 0  # rows
@@ -276,6 +278,8 @@ class Decoder:
             sampled_tokens=len(row.tokens),
             cached_tokens=job.cached_tokens,
         )
+        if job.done is not None and not job.cancelled:
+            job.done(row.index, job.completions[row.index])
         if len(job.completions) == len(job.request.seeds):
             _finish(job, [job.completions[i] for i in range(len(job.request.seeds))])
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError, InvalidInputError, MissingDependencyError, ModelNotFoundError
-from tts_search.generators.pretrained import PretrainedGenerator
+from tts_search.generators.pretrained import PretrainedGenerator, fingerprint
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.models import model_folder, model_name
 
@@ -59,6 +59,8 @@ class TransformersGenerator(PretrainedGenerator):
         MissingDependencyError: torch or transformers is not installed.
     """
 
+    reports_completions = True
+
     def __init__(
         self,
         model: str | Path,
@@ -90,6 +92,9 @@ class TransformersGenerator(PretrainedGenerator):
         context = _context(config, context_tokens)
         sprm = _load_head(folder, head, config.hidden_size)
         super().__init__(model_name(model), tokenizer, context, None if sprm is None else sprm.config, folder)
+        self.fingerprint = fingerprint(
+            folder, None if sprm is None else head, engine="transformers", dtype=str(policy.dtype)
+        )
         decoder = Decoder(
             policy,
             None if sprm is None else sprm.to(policy.device),
@@ -118,7 +123,7 @@ class TransformersGenerator(PretrainedGenerator):
             return []
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Sequence[Completion]] = loop.create_future()
-        report, stream = request.on_tokens, request.on_delta
+        report, stream, done = request.on_tokens, request.on_delta, request.on_completion
         job = Job(
             request,
             prefix,
@@ -126,6 +131,7 @@ class TransformersGenerator(PretrainedGenerator):
             deliver=lambda result: _call(loop, _settle, future, result),
             progress=None if report is None else lambda count: _call(loop, report, count),
             delta=None if stream is None else lambda sample, ids: _call(loop, stream, sample, ids),
+            done=None if done is None else lambda sample, completion: _call(loop, done, sample, completion),
         )
         self._worker.submit(job)
         try:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError, InvalidInputError, MissingDependencyError, ModelNotFoundError
 from tts_search.generators.engine_requests import Completing, Run
-from tts_search.generators.pretrained import PretrainedGenerator
+from tts_search.generators.pretrained import PretrainedGenerator, fingerprint
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.generators.vllm import engine as vllm_engine
 from tts_search.generators.vllm.plugin import ARCHITECTURES, score_columns, sprm_engine_args
@@ -60,6 +60,8 @@ class VLLMGenerator(PretrainedGenerator):
         HeadMismatchError: the head does not fit the model.
         InvalidInputError: a head cannot be had with this architecture or these engine arguments.
     """
+
+    reports_completions = True
 
     def __init__(
         self,
@@ -110,6 +112,9 @@ class VLLMGenerator(PretrainedGenerator):
             **scoring,
         }
         self._chosen = {name: value for name, value in chosen.items() if value is not None}
+        self.fingerprint = fingerprint(
+            folder, None if head_config is None else head, engine="vllm", dtype=dtype, more=self._engine_args
+        )
         self._ranks = int(self._engine_args.get("data_parallel_size", data_parallel_size))
         self._numbers = itertools.count()
         self._loop: asyncio.AbstractEventLoop | None = None
