@@ -21,8 +21,8 @@ from tts_search.core.protocols import Completion
 from tts_search.log.numbers import read_number, write_number
 
 _WIDE_LOGPROBS, _WIDE_SCORES, _HAS_SCORES, _PACKED = 1, 2, 4, 8
-_WIDTH_SHIFT, _WIDTHS = 4, 3
-_MORE = 64  # JSON behind the counts: what most engines' completions have no need of
+_WIDTH_SHIFT, _WIDTHS = 4, 7
+_MORE = 128  # JSON behind the counts: what most engines' completions have no need of
 
 
 class Kept(NamedTuple):
