@@ -335,6 +335,14 @@ def test_a_dead_engine_is_told_of_and_replaced() -> None:
         assert b"tts_search_engine_restarts 1.0" in running.http.get("/metrics").content
 
 
+def test_an_engine_that_dies_of_boredom_is_noticed() -> None:
+    engine = Paced()
+    with serving(engine, idle_seconds=0.02) as running:
+        engine.broken.set()
+        running.wait(lambda: running.service.supervisor.restarted == 1 and running.service.supervisor.state == "ready")
+        assert running.chat().status_code == 200
+
+
 def test_an_engine_that_stays_dead_is_not_opened_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     def another() -> Any:
         raise RuntimeError("no memory")

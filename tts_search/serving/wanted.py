@@ -16,6 +16,7 @@ from tts_search.core.protocols import Strategy
 from tts_search.errors import InvalidInputError
 from tts_search.options import Options
 from tts_search.selection.selectors import resolve_selector
+from tts_search.selection.votes import UpTo, resolve_extract
 from tts_search.serving.fields import Ask
 from tts_search.serving.limits import Limits
 from tts_search.serving.refusals import RefusedError
@@ -84,6 +85,8 @@ def plan(ask: Ask, served: Served) -> Plan:
     for name in ("repeat", "aggregation", "extract", "early_stop", "max_tokens"):
         if (value := getattr(search, name)) is not None:
             options[name] = value
+    if ask.stop:
+        options["extract"] = UpTo(resolve_extract(search.extract or "auto"), ask.stop)
     options["seconds"] = min(search.seconds or limits.request_seconds, limits.request_seconds)
     options["budget"] = _budget(search.budget, strategy, served)
     options["seed"] = secrets.randbelow(1 << 31) if ask.seed is None else ask.seed

@@ -48,6 +48,7 @@ class Card(BaseModel):
     context_length: int | None = None  # OpenRouter, Together
     context_window: int | None = None  # Groq
     max_context_length: int | None = None  # Mistral
+    owned_by: str | None = None  # of servers, not of models: "vllm", "sglang", "llamacpp"
 
     @property
     def context(self) -> int | None:

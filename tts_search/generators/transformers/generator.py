@@ -23,6 +23,7 @@ from tts_search.errors import GeneratorError, InvalidInputError, MissingDependen
 from tts_search.generators.pretrained import PretrainedGenerator, fingerprint
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.models import model_folder, model_name
+from tts_search.thinking import ThinkingTags
 
 if TYPE_CHECKING:
     from tts_search.generators.transformers.decoding import Decoder, Job
@@ -41,7 +42,8 @@ class TransformersGenerator(PretrainedGenerator):
         head: the folder of an SPRM head; `"auto"` takes the one in the model's folder if there is one; None goes
             without scores.
         device: `"cpu"`, `"cuda:1"`, ...; `"auto"` prefers CUDA to MPS to the CPU.
-        dtype: `"float32"`, `"bfloat16"`, ...; `"auto"` keeps the checkpoint's. The head always computes in fp32.
+        dtype: `"float32"`, `"bfloat16"`, ...; `"auto"` keeps the checkpoint's, but runs in fp32 on a CPU that does not
+            compute the checkpoint's itself, if memory allows. The head always computes in fp32.
         max_batch: continuations in flight at once; more of them wait for a free slot.
         context_tokens: the longest prefix plus completion, where it is to be shorter than the model's.
         threads: CPU threads for the model; None is torch's default, or 1 for a model so small that threads would
@@ -51,6 +53,8 @@ class TransformersGenerator(PretrainedGenerator):
             longest, within a quarter of the memory that is free when the first is kept (a single one may take half);
             0 for none. Between two requests the slots of `max_batch` may hold as much again. Scores and tokens are the
             same up to rounding.
+        thinking_tags: the texts around a thought, where neither vocabulary nor chat template tells; None for a model
+            that does not think.
 
     Raises:
         ModelNotFoundError: no model, no tokenizer, or no head there.
@@ -72,6 +76,7 @@ class TransformersGenerator(PretrainedGenerator):
         context_tokens: int | None = None,
         threads: int | None = None,
         prefix_cache_tokens: int | None = None,
+        thinking_tags: ThinkingTags = "auto",
     ) -> None:
         if max_batch < 1:
             raise InvalidInputError(f"max_batch must be at least 1, got {max_batch}")
@@ -86,7 +91,7 @@ class TransformersGenerator(PretrainedGenerator):
                 f"the transformers generator needs torch and transformers ({error}): pip install torch transformers"
             ) from error
         folder = model_folder(model)
-        tokenizer = PretrainedTokenizer(folder)
+        tokenizer = PretrainedTokenizer(folder, thinking_tags=thinking_tags)
         policy = _load_policy(folder, device, dtype)
         config = policy.config.get_text_config()
         context = _context(config, context_tokens)
@@ -234,10 +239,9 @@ def _load_policy(folder: Path, device: str, dtype: str) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise InvalidInputError(f'dtype must be "auto" or a torch float type such as "bfloat16", got {dtype!r}')
+    from tts_search.generators.transformers.placement import placement
+
+    device, dtype = placement(folder, device, dtype)
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # a command line has its own
     try:

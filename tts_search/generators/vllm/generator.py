@@ -29,6 +29,7 @@ from tts_search.models import model_folder, model_name
 from tts_search.sprm.config import SPRMConfig
 from tts_search.sprm.loading import head_folder
 from tts_search.sprm.module import SPRM
+from tts_search.thinking import ThinkingTags
 
 
 class VLLMGenerator(PretrainedGenerator):
@@ -39,7 +40,8 @@ class VLLMGenerator(PretrainedGenerator):
     Args:
         model: a Hugging Face model folder, or the name of a model on the hub.
         head: `"auto"` takes the SPRM head in the model folder if there is one; None takes none; or a head's folder.
-        dtype: of the weights; `"auto"` is the folder's own, but bf16 for fp32 weights. The head stays in fp32.
+        dtype: of the weights; `"auto"` is the folder's own, but bf16 for fp32 weights; or fp32 on a CPU that does not
+            compute that type itself, if memory allows. The head stays in fp32.
         max_model_len: longest prefix plus completion, in tokens; None is the model's own limit.
         block_size: tokens in a block of the prefix cache, which shares whole blocks only; None is 16, without a GPU 32.
         gpu_memory_utilization: the share of the GPU's memory that the engine may take.
@@ -52,6 +54,8 @@ class VLLMGenerator(PretrainedGenerator):
         enforce_eager: do not compile; starts sooner, runs slower.
         max_num_seqs: how many completions may run at once.
         seed: of the engine itself; completions have the seeds of their requests.
+        thinking_tags: the texts around a thought, where neither vocabulary nor chat template tells; None for a model
+            that does not think.
         engine_args: any other `AsyncEngineArgs`, taken as they are, and before all of the above.
 
     Raises:
@@ -79,6 +83,7 @@ class VLLMGenerator(PretrainedGenerator):
         enforce_eager: bool = False,
         max_num_seqs: int | None = None,
         seed: int = 0,
+        thinking_tags: ThinkingTags = "auto",
         engine_args: Mapping[str, Any] | None = None,
     ) -> None:
         if find_spec("vllm") is None:
@@ -88,7 +93,7 @@ class VLLMGenerator(PretrainedGenerator):
         folder = model_folder(model)
         self._engine_args = dict(engine_args or {})
         config = read_config(folder)
-        tokenizer = PretrainedTokenizer(folder)
+        tokenizer = PretrainedTokenizer(folder, thinking_tags=thinking_tags)
         head_config, scoring = score_in_engine(folder, head, config, self._engine_args)
         self._columns = score_columns(config["vocab_size"]) if scoring else None
         context = _context(config, self._engine_args.get("max_model_len", max_model_len))
