@@ -17,7 +17,7 @@ from tts_search.core.protocols import Generator, Sampling
 from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError, TTSError
 from tts_search.generators.openai.bytes_tokenizer import CLOSE, END, OPEN, BytesTokenizer
 from tts_search.generators.openai.chat import ChatGenerator, base_of, is_chat
-from tts_search.generators.openai.chat_wire import tags_in
+from tts_search.generators.openai.chat_wire import thought_in
 from tts_search.testing.conformance import GeneratorConformance
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -318,4 +318,9 @@ def test_a_url_says_that_it_is_a_chats(url: str, base: str, chat: bool) -> None:
     ],
 )
 def test_tags_in_a_text(text: str, parts: tuple[str, str, bool] | None) -> None:
-    assert tags_in(text, ("<think>", "</think>")) == parts
+    assert thought_in(text, ("<think>", "</think>")) == parts
+    assert thought_in(text, "auto") == parts
+    assert thought_in(text, None) is None
+    assert thought_in(text.replace("think>", "THINKING>"), "auto") == (
+        None if parts is None else tuple(p.replace("think>", "THINKING>") if isinstance(p, str) else p for p in parts)
+    )

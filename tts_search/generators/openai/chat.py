@@ -18,13 +18,13 @@ from typing import Any
 from tts_search.core.protocols import Completion, Request, Sampling
 from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError
 from tts_search.generators.openai.bytes_tokenizer import CLOSE, END, OPEN, BytesTokenizer
-from tts_search.generators.openai.chat_wire import ChatAnswer, ChatBody, as_json, tags_in
+from tts_search.generators.openai.chat_wire import ChatAnswer, ChatBody, as_json, thought_in
 from tts_search.generators.openai.dialect import Dialect
 from tts_search.generators.openai.endpoint import Endpoint
 from tts_search.generators.openai.troubles import CHAT_PATH, CutError, RefusedError
 from tts_search.generators.openai.watch import CHARACTERS, QUIET_CHUNKS, too_many
 from tts_search.generators.openai.wire import session_of
-from tts_search.generators.tokenizer import THINKING_TAGS
+from tts_search.thinking import ThinkingTags, check_tags
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,8 @@ class ChatGenerator:
         context_tokens: the longest response, in tokens; None is what the service says of the model, and what it allows.
         logprobs: False not to ask for log-probabilities, which some services refuse; what refuses them by name is asked
             without from then on.
-        thinking_tags: the texts that open and close the thinking in a response of a service that does not part it off.
+        thinking_tags: the texts around the thinking in a response of a service that does not part it off; `"auto"`
+            knows those of most models, None parts nothing.
         extra_body: fields of the service's own, for every request: `{"reasoning_effort": "low"}`.
         api_key, max_concurrency, timeout_seconds, session_in_body: as of `OpenAIGenerator`.
         max_retries: how often a response is asked for again after failures that may pass. What came of one that was cut
@@ -66,7 +67,7 @@ class ChatGenerator:
         model: str | None = None,
         context_tokens: int | None = None,
         logprobs: bool = True,
-        thinking_tags: tuple[str, str] = THINKING_TAGS,
+        thinking_tags: ThinkingTags = "auto",
         extra_body: Mapping[str, Any] | None = None,
         api_key: str | None = None,
         max_concurrency: int = 64,
@@ -79,8 +80,6 @@ class ChatGenerator:
                 "max_concurrency must be at least 1, max_retries at least 0 and timeout_seconds positive, got "
                 f"{max_concurrency}, {max_retries} and {timeout_seconds}"
             )
-        if len(thinking_tags) != 2 or not all(thinking_tags):
-            raise InvalidInputError(f"thinking_tags are two texts, which open and close it; got {thinking_tags!r}")
         if context_tokens is not None and context_tokens < 2:
             raise InvalidInputError(f"context_tokens must be at least 2, got {context_tokens}")
         self._endpoint = Endpoint(
@@ -95,7 +94,7 @@ class ChatGenerator:
         self.context_tokens = context_tokens or known or UNKNOWN_CONTEXT
         self.tokenizer = BytesTokenizer()
         self.sampling = Sampling()
-        self._tags = thinking_tags
+        self._tags = check_tags(thinking_tags) if thinking_tags not in ("auto", None) else thinking_tags
         self._dialect = Dialect(self._endpoint.name)
         self._body = ChatBody(
             model=self.name,
@@ -133,7 +132,7 @@ class ChatGenerator:
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What decides what it returns, for logs."""
-        return {"chat": self.name, "thinking_tags": list(self._tags), "extra_body": dict(self._body.extra)}
+        return {"chat": self.name, "thinking_tags": self._tags, "extra_body": dict(self._body.extra)}
 
     async def _one(self, request: Request, place: int) -> Completion:
         completion = await self._sample(request, request.seeds[place])
@@ -239,7 +238,7 @@ class ChatGenerator:
         if answer.reasoning:
             found = (answer.reasoning, answer.content, bool(answer.content) or complete)
         else:
-            found = tags_in(answer.content, self._tags)
+            found = thought_in(answer.content, self._tags)
         if found is None:
             ids = encode(answer.content)
         else:

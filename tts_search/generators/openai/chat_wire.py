@@ -19,7 +19,9 @@ from tts_search.generators.engine_requests import SEED_MASK
 from tts_search.generators.openai.dialect import LIMITS, Dialect
 from tts_search.generators.openai.wire import ENDINGS, first_error, session_of
 from tts_search.generators.vllm.plugin import CLAMPED
+from tts_search.thinking import ThinkingTags, spoken_thought
 
+USUAL_TAGS = ("<think>", "</think>")
 OURS = ("model", "messages", "n", "stream", "stop", "tools", "tool_choice", *LIMITS)
 
 
@@ -202,6 +204,17 @@ class ChatAnswer:
 def _thought(part: _Part) -> str:
     thinking = part.thinking or ""
     return thinking if isinstance(thinking, str) else "".join(inner.text or "" for inner in thinking)
+
+
+def thought_in(text: str, tags: ThinkingTags) -> tuple[str, str, bool] | None:
+    """As `tags_in`, with the tags of most models where they are `"auto"`, and none where they are None."""
+    if tags is None:
+        return None
+    if tags != "auto":
+        return tags_in(text, tags)
+    spoken = spoken_thought(text)
+    known = [USUAL_TAGS] if spoken is None else [USUAL_TAGS, (spoken.opening, spoken.closing)]
+    return next((found for pair in known if (found := tags_in(text, pair)) is not None), None)
 
 
 def tags_in(text: str, tags: Sequence[str]) -> tuple[str, str, bool] | None:
