@@ -148,10 +148,11 @@ def batch(name: str, question: str, **body: Any) -> str:
 
 
 def test_the_batches_of_openai() -> None:
-    good = batch("one", "What is 1?", temperature=0.6, stream=False)
+    neutral = {"stream": False, "tools": [], "response_format": {"type": "text"}, "stop": None}
+    good = batch("one", "What is 1?", temperature=0.6, **neutral)
     bad = [
         batch("two", "What is 2?", temperature=0.1),
-        batch("three", "What is 3?", tools=[]),
+        batch("three", "What is 3?", tools=[{"type": "function"}]),
         good,
         good.replace('"one"', "7"),
         good.replace('"one"', '"x"').replace("chat/completions", "embeddings"),
