@@ -23,7 +23,6 @@ class StepBeamSearch(Typed):
     """
 
     needs_scores: ClassVar[bool] = True
-    continues_paths: ClassVar[bool] = True
 
     width: int = 4
     branching: int = 4

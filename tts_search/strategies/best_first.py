@@ -32,7 +32,7 @@ class BestFirst(Typed):
 
     endless: ClassVar[bool] = True  # grows until something stops it: a search without any limit is refused
     needs_scores: ClassVar[bool] = True
-    continues_paths: ClassVar[bool] = True
+
     leaves: int | None = None
     patience: float = 0.75
     until: Until = Until.STEP

@@ -20,7 +20,6 @@ class DVTS(Typed):
     """`subtrees` beams of `width` that never compete, grown side by side. One subtree is a beam."""
 
     needs_scores: ClassVar[bool] = True
-    continues_paths: ClassVar[bool] = True
 
     subtrees: int = 4
     branching: int = 4

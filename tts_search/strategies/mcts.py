@@ -37,7 +37,6 @@ class MCTS(Typed):
 
     endless: ClassVar[bool] = True  # grows until something stops it: a search without any limit is refused
     needs_scores: ClassVar[bool] = True
-    continues_paths: ClassVar[bool] = True
 
     children: int = 4
     expansion_tokens: int | None = 1024

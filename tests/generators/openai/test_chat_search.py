@@ -119,7 +119,7 @@ def test_a_plan_of_the_users_is_refused_where_it_asks_for_what_there_is_not(
     assert server.statuses.count(200) == asked + 1
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     budget=st.integers(1, 150),
     n=st.integers(1, 9),
