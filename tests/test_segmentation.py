@@ -81,7 +81,7 @@ def test_nothing_is_lost_and_every_end_is_a_candidate(
 ) -> None:
     for vocabulary in vocabularies.values():
         segmenter = Segmenter(vocabulary, rule)
-        start = segmenter.start(vocabulary.thinking[:1] if opened and vocabulary.thinking else ())
+        start = segmenter.start(vocabulary.encode("<think>") if opened and vocabulary.thinking else ())
         ids = vocabulary.encode(text)
         ends, _ = segmenter.scan(start, ids)
         assert ends == sorted(set(ends))

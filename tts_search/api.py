@@ -42,6 +42,7 @@ from tts_search.options import (
 )
 from tts_search.segmentation import Segmenter, StepRule, as_rule
 from tts_search.selection.votes import extract_name
+from tts_search.thinking import ThinkingTags
 
 SEGMENTERS_KEPT = 32
 ENGINE_CLOSING_SECONDS = 120.0  # how long an engine may take to end
@@ -58,7 +59,7 @@ class Searcher:
             (`"http://localhost:8000/v1"`, also as `model`; `model` is then what it serves, or left out), or a
             `Generator` of your own, whose `model` then counts.
         scorer: `"auto"` (the generator's own SPRM head; no scorer where it has none), `"sprm"` (the same,
-            but refuse to go without), the folder or hub id of a reward model (see `scorers.published.load_scorer`), a
+            but refuse to go without), the folder or hub id of a reward model (see `scorers.published.read_scorer`), a
             `Scorer`, the name of one that an installed package offers (entry points in the group `tts_search.scorers`),
             or None.
         engine_args: what else the engine's constructor takes, for an engine that is named: `{"max_batch": 16}`. What
@@ -126,6 +127,7 @@ class Searcher:
             else repr(scorer),
             "aggregation": getattr(usual.aggregate, "__name__", type(usual.aggregate).__qualname__),
             "step_rule": repr(usual.segmenter.rule),
+            **({} if (tags := self._defaults.get("thinking_tags", "auto")) == "auto" else {"thinking_tags": tags}),
             "sampling": asdict(usual.sampling),
             "max_tokens": usual.max_tokens,
             "answer_tokens": usual.answer_tokens,
@@ -242,19 +244,19 @@ class Searcher:
             said["strategy"] = None
         return said
 
-    def _segmenter(self, rule: StepRuleLike) -> Segmenter:
+    def _segmenter(self, rule: StepRuleLike, tags: ThinkingTags) -> Segmenter:
         """One for each rule: to make one takes a look at the whole vocabulary."""
         rule = as_rule(rule)
-        key = repr(rule) if not callable(rule) else f"{rule!r} {id(rule)}"
+        key = f"{tags!r} {rule!r} {id(rule) if callable(rule) else 0}"
         if key not in self._segmenters:
             while len(self._segmenters) >= SEGMENTERS_KEPT:  # a new function a call would fill the memory
                 self._segmenters.pop(next(iter(self._segmenters)))
-            self._segmenters[key] = self._make_segmenter(rule)
+            self._segmenters[key] = self._make_segmenter(rule, tags)
         return self._segmenters[key]
 
-    def _make_segmenter(self, rule: StepRule) -> Segmenter:
+    def _make_segmenter(self, rule: StepRule, tags: ThinkingTags) -> Segmenter:
         try:
-            return Segmenter(self.generator.tokenizer, rule)
+            return Segmenter(self.generator.tokenizer, rule, thinking_tags=tags)
         except TTSError:
             raise
         except BaseException as error:

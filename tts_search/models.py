@@ -32,9 +32,11 @@ def model_folder(name: str | Path, *, weights: bool = True, also: Sequence[str] 
         return folder
     if folder.is_dir():
         raise ModelNotFoundError(f"{str(folder)!r} is no model folder: it has no config.json")
+    if folder.is_file():
+        raise ModelNotFoundError(f"{str(folder)!r} is a file, and a model is a folder: name the one that holds it")
     if isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or not name:
         raise ModelNotFoundError(
-            f"no model folder at {str(name)!r}: give an existing folder, or a hub id like 'org/model'"
+            f"there is no model folder at {str(name)!r}: give an existing folder, or a hub id like 'org/model'"
         )
     from huggingface_hub import snapshot_download
 
@@ -44,8 +46,8 @@ def model_folder(name: str | Path, *, weights: bool = True, also: Sequence[str] 
         return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:  # offline, unknown, gated: the hub raises a class for each
         raise ModelNotFoundError(
-            f"no folder {name!r} here, and the hub did not give such a model ({type(error).__name__}): "
-            "check the name and the network, or pass the path of a local copy"
+            f"the model {name!r} is not there: no folder here has that name, and the hub did not give such a model "
+            f"({type(error).__name__}). Check the name and the network, or pass the path of a local copy"
         ) from error
 
 

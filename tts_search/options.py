@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 
 from tts_search import discovery
+from tts_search.addresses import without_credentials
 from tts_search.core.events import Event, OnEvent, OnProgress, as_events
 from tts_search.core.job import Job
 from tts_search.core.protocols import Generator, Messages, Question, Sampling, Scorer, Selector, Strategy
@@ -29,13 +30,14 @@ from tts_search.log.file import SearchLog
 from tts_search.models import EMBEDDED
 from tts_search.scorers.aggregate import Aggregation, resolve_aggregation
 from tts_search.scorers.engine_sprm import EngineSPRM
-from tts_search.scorers.published import is_checkpoint, load_scorer
+from tts_search.scorers.published import is_checkpoint, read_scorer
 from tts_search.segmentation import DEFAULT_STEP_RULE, Segmenter, StepRule
 from tts_search.selection.selectors import resolve_selector
 from tts_search.selection.votes import Extract, means_values, merge_votes, resolve_extract
 from tts_search.strategies.best_of_n import BestOfN
 from tts_search.strategies.naming import EFFORTS, STRATEGIES, read_strategy
 from tts_search.strategies.repeat import Repeat
+from tts_search.thinking import ThinkingTags
 from tts_search.written import Unread, accepted, bind, read_value
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -69,6 +71,8 @@ class Options(TypedDict, total=False):
     - `max_tokens`: limit of one path's thinking, in tokens. `answer_tokens`: limit of one answer.
     - `step_rule`: what ends a step: a text, a set of token ids, or a function of a token's text; the head's own rule by
       default.
+    - `thinking_tags`: the two texts around a thought, such as `("[THINK]", "[/THINK]")`, where the model's tokenizer
+      does not tell; None for a model that does not think.
     - `system`: a system message in front of the question.
     - `seed`: equal seeds give equal searches, as far as the engine's numerics allow.
     - `seconds`: wall-clock limit of the search; the answer follows, from the best so far.
@@ -98,6 +102,7 @@ class Options(TypedDict, total=False):
     max_tokens: int
     answer_tokens: int
     step_rule: StepRuleLike | None
+    thinking_tags: ThinkingTags
     system: str | None
     seed: int
     seconds: float | None
@@ -123,6 +128,7 @@ DEFAULTS: Options = {
     "max_tokens": 32_768,
     "answer_tokens": 1024,
     "step_rule": None,
+    "thinking_tags": "auto",
     "system": None,
     "seed": 0,
     "seconds": None,
@@ -167,7 +173,10 @@ def check_names(options: Mapping[str, object]) -> None:
 
 
 def resolve_job(
-    options: Options, engine: Generator, scorer: Scorer | None, segmenter: Callable[[StepRuleLike], Segmenter]
+    options: Options,
+    engine: Generator,
+    scorer: Scorer | None,
+    segmenter: Callable[[StepRuleLike, ThinkingTags], Segmenter],
 ) -> Job:
     """What a call with these options (all of them) is to do on this engine; `segmenter` makes one of a step rule.
 
@@ -216,7 +225,7 @@ def resolve_job(
         strategy=strategy,
         strategy_name=check_repr("strategy", strategy),
         selector=selector,
-        segmenter=segmenter(rule),
+        segmenter=segmenter(rule, said["thinking_tags"]),
         aggregate=resolve_aggregation(published if said["aggregation"] is None else said["aggregation"]),
         extract=extract,
         merge=merge_votes if selector.needs_answers and means_values(extract) else None,
@@ -279,9 +288,16 @@ def resolve_generator(
         if arguments:
             raise InvalidInputError(f"engine_args are for an engine by its name, and {generator!r} is made already")
         return _complete("generator", generator, Generator)
-    if generator == "auto" and is_url(model):
+    if is_url(model):
+        if generator != "auto":
+            raise InvalidInputError(
+                f"model={without_credentials(str(model))} is the address of a server, and generator={generator!r} "
+                "runs models itself: leave generator out"
+            )
         model, generator = EMBEDDED, str(model)
     kind = _engine(model, generator)
+    if "model" in arguments and not is_url(generator):
+        raise InvalidInputError(f"the model is said twice: {model!r}, and {arguments['model']!r} in engine_args")
     if is_url(generator):
         if model != EMBEDDED:  # what the server serves; its name there, if the tokenizer is elsewhere
             arguments.setdefault("model" if "tokenizer" in arguments else "tokenizer", model)
@@ -335,7 +351,7 @@ def resolve_scorer(scorer: ScorerLike, engine: Generator) -> Scorer | None:
         _no_class("scorer", scorer)
         return _complete("scorer", scorer, Scorer)
     if scorer not in SCORERS and is_checkpoint(scorer) and scorer not in discovery.installed(discovery.SCORERS):
-        return load_scorer(scorer)
+        return read_scorer(scorer)
     if scorer not in SCORERS:
         return discovery.instantiate(discovery.load(discovery.SCORERS, scorer, SCORERS), Scorer, f"scorer {scorer!r}")
     if engine.head_config is None:

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from tts_search.errors import InvalidInputError
-from tts_search.thinking import Ids, Tag, can_complete
+from tts_search.thinking import Ids, Tag, ThinkingTags, can_complete, check_tags, tag_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,24 +93,34 @@ class Segmenter:
 
     The thinking part begins with the opening tag, wherever in a response it comes, and ends with the closing one. A
     closing tag without an opening one ends a thinking part all the same: templates and models leave the opening out.
+    `thinking_tags` go before the vocabulary's own.
 
     Raises:
         InvalidInputError: the rule is empty, matches no token, or names ids outside the vocabulary.
     """
 
-    def __init__(self, vocabulary: Vocabulary, rule: StepRule | str | Collection[int] = DEFAULT_STEP_RULE) -> None:
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        rule: StepRule | str | Collection[int] = DEFAULT_STEP_RULE,
+        *,
+        thinking_tags: ThinkingTags = "auto",
+    ) -> None:
         self.rule = as_rule(rule)
         self._pieces = vocabulary.pieces
         self.opening: Tag | None = None
         self.closing: Tag | None = None
-        if vocabulary.thinking is not None:
+        tags = vocabulary.thinking
+        if thinking_tags != "auto":
+            tags = None if thinking_tags is None else tag_ids(vocabulary.encode, check_tags(thinking_tags))
+        if tags is not None:
             atoms: frozenset[int] = getattr(vocabulary, "added_ids", frozenset())
-            self.opening, self.closing = (Tag(ids, self._pieces, atoms) for ids in vocabulary.thinking)
+            self.opening, self.closing = (Tag(ids, self._pieces, atoms) for ids in tags)
         self._pattern = b""
         self.step_ids = self._resolve(vocabulary)
-        tags = [tag for tag in (self.opening, self.closing) if tag is not None]
-        self._marks = self.step_ids.union(*(tag.ends for tag in tags))
-        self._keep = max([0, len(self._pattern) - 1, *(tag.keep for tag in tags)])
+        found = [tag for tag in (self.opening, self.closing) if tag is not None]
+        self._marks = self.step_ids.union(*(tag.ends for tag in found))
+        self._keep = max([0, len(self._pattern) - 1, *(tag.keep for tag in found)])
 
     @property
     def text_mode(self) -> bool:

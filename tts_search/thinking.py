@@ -6,11 +6,84 @@ Knows token ids, their bytes and texts; it knows no tokenizer and no tree.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from tts_search.errors import InvalidInputError
 
 Ids = int | tuple[int, ...]
 """A tag as a vocabulary names it: its one token, or its tokens in order."""
+
+Texts = tuple[str, str]
+"""The texts of the tags that open and close a thought."""
+
+ThinkingTags = Literal["auto"] | Texts | None
+"""As a user says them: "auto" are the model's own, None is none."""
+
+GPT_OSS: Texts = ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>")
+_PAIRS: tuple[Texts, ...] = (  # those whose closing tag is not the opening one with a slash
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|plamo:begin_think:plamo|>", "<|plamo:end_think:plamo|>"),
+    ("<|channel>thought", "<channel|>"),
+    ("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
+)
+_NAMED = re.compile(r"(?i)[<\[◁]/?(?:[a-z]+[:|_])?(?:think(?:ing)?|thoughts?|reasoning)(?:[:_][\w.-]+)?[>\]▷]")
+
+
+def tags_of(vocabulary: Mapping[str, int], template: str) -> Texts | None:
+    """The tags of a model that thinks, told from its tokens and its chat template; None where neither has any.
+
+    A pair of tokens goes before tags that only the template has, `<think>` before others.
+    """
+    if "<|channel|>" in vocabulary and "<|message|>" in vocabulary and "<|channel|>" in template:
+        return GPT_OSS
+    special = [pair for pair in _PAIRS if all(_head(tag) in vocabulary for tag in pair)]
+    tokens = [pair for pair in _pairs(t for t in vocabulary if _NAMED.fullmatch(t)) if set(pair) <= vocabulary.keys()]
+    found = tokens + special
+    if found:  # several: the one that the template uses
+        return min(found, key=lambda pair: (pair[0] != "<think>", pair[1] not in template, vocabulary[_head(pair[0])]))
+    written = [pair for pair in _PAIRS if pair[1] in template]
+    return next(iter([*_pairs(_NAMED.findall(template)), *written]), None)
+
+
+def _pairs(tags: Iterable[str]) -> list[Texts]:
+    """Each with its other half, once."""
+    opening = [tag if tag[1] != "/" else tag[0] + tag[2:] for tag in tags]
+    return [(tag, f"{tag[0]}/{tag[1:]}") for tag in dict.fromkeys(opening)]
+
+
+def _head(tag: str) -> str:
+    """The token that a special tag begins with."""
+    return tag[: tag.find(">") + 1] or tag
+
+
+def check_tags(tags: object) -> Texts:
+    """Two texts.
+
+    Raises:
+        InvalidInputError: they are none, empty, or the same.
+    """
+    match tags:
+        case (str(opening), str(closing)) | [str(opening), str(closing)]:
+            if opening.strip() and closing.strip() and opening.strip() != closing.strip():
+                return opening.strip(), closing.strip()
+    raise InvalidInputError(
+        f'thinking_tags are two different texts, such as ("<think>", "</think>"), "auto" or None; got {tags!r}'
+    )
+
+
+def tag_ids(encode: Callable[[str], Sequence[int]], tags: Texts) -> tuple[Ids, Ids]:
+    """Tags as a vocabulary names them.
+
+    Raises:
+        InvalidInputError: a tag has no tokens.
+    """
+    ids = [tuple(encode(tag)) for tag in tags]
+    if not all(ids):
+        raise InvalidInputError(f"the tokenizer writes no tokens for the thinking tag {tags[not ids[1]]!r}")
+    opening, closing = (tag[0] if len(tag) == 1 else tag for tag in ids)
+    return opening, closing
 
 
 class Tag:
@@ -24,7 +97,8 @@ class Tag:
     def __init__(self, ids: Ids, pieces: Sequence[bytes], atoms: frozenset[int] = frozenset()) -> None:
         self.ids = (ids,) if isinstance(ids, int) else tuple(ids)
         self.is_single = len(self.ids) == 1
-        self.text = b"".join([pieces[i] for i in self.ids if 0 <= i < len(pieces)])
+        # A tokenizer may write a space in front of whatever it encodes.
+        self.text = b"".join([pieces[i] for i in self.ids if 0 <= i < len(pieces)]).strip()
         last = self.ids[-1]
         self.ends = (
             frozenset({last})
@@ -130,7 +204,7 @@ def without_thoughts(answer: str, opening: str, closing: str) -> str:
     said: list[str] = []
     at = 0
     while True:
-        opens, closes = answer.find(opening, at), answer.find(closing, at)
+        opens, closes = (answer.find(tag, at) if tag else -1 for tag in (opening, closing))  # a saved tree may lack one
         if closes >= 0 and not 0 <= opens < closes:  # it closes nothing
             said += [answer[at:closes], "\n"]
             at = closes + len(closing)
@@ -143,3 +217,8 @@ def without_thoughts(answer: str, opening: str, closing: str) -> str:
             said.append(answer[at:])
             break
     return "".join(said)
+
+
+def without_tags(text: str) -> str:
+    """A step's text without the thinking tags in it."""
+    return _SPOKEN.sub("", text)

@@ -84,9 +84,12 @@ def test_decode(tokenizer: PretrainedTokenizer) -> None:
 def test_thinking_tags(tokenizers: dict[str, PretrainedTokenizer], tmp_path: Path) -> None:
     tagged = tokenizers["merged"]
     assert tagged.thinking is not None
-    assert [tagged.pieces[i] for i in tagged.thinking] == [b"<think>", b"</think>"]
-    assert tagged.encode("<think>a</think>") == (tagged.thinking[0], *tagged.encode("a"), tagged.thinking[1])
-    assert tagged.decode(tagged.thinking) == "<think></think>"
+    opening, closing = tagged.thinking
+    assert isinstance(opening, int)
+    assert isinstance(closing, int)
+    assert [tagged.pieces[i] for i in (opening, closing)] == [b"<think>", b"</think>"]
+    assert tagged.encode("<think>a</think>") == (opening, *tagged.encode("a"), closing)
+    assert tagged.decode((opening, closing)) == "<think></think>"
     plain = PretrainedTokenizer(write_tokenizer(tmp_path, thinking=False))
     assert plain.thinking is None
     assert plain.decode(plain.encode("<think>")) == "<think>"

@@ -21,6 +21,7 @@ class Engine:
     model: options.Model = None
     generator: options.GeneratorName = "auto"
     tokenizer: options.TokenizerName = None
+    thinking_tags: options.ThinkingTags = None
     engine_arg: options.EngineArgs = None
 
 

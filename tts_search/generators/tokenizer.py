@@ -15,8 +15,7 @@ from typing import Any
 from tts_search.core.protocols import Question, Sampling
 from tts_search.errors import InvalidInputError, MissingDependencyError, ModelNotFoundError
 from tts_search.generators.user_text import UserText
-
-THINKING_TAGS = ("<think>", "</think>")
+from tts_search.thinking import Ids, ThinkingTags, check_tags, tag_ids, tags_of
 
 
 class PretrainedTokenizer:
@@ -24,14 +23,14 @@ class PretrainedTokenizer:
 
     Args:
         folder: a Hugging Face model folder with a fast tokenizer (`tokenizer.json`).
-        thinking_tags: the texts that open and close the thinking part. A tokenizer that lacks either as a single token
-            has no thinking part, and its whole response is segmented.
+        thinking_tags: the texts that open and close the thinking part; `"auto"` are those that its vocabulary or its
+            chat template has, if any; None for none: its whole response is segmented.
 
     Raises:
         ModelNotFoundError: the folder has no tokenizer that can be read.
     """
 
-    def __init__(self, folder: str | Path, *, thinking_tags: tuple[str, str] = THINKING_TAGS) -> None:
+    def __init__(self, folder: str | Path, *, thinking_tags: ThinkingTags = "auto") -> None:
         try:
             from transformers import GenerationConfig, PreTrainedTokenizerFast
         except ImportError as error:
@@ -64,13 +63,15 @@ class PretrainedTokenizer:
         self.generation = generation
         self._folder = Path(folder)
         self._pieces = _token_bytes(self._hf)
-        vocabulary: dict[str, int] = self._hf.get_vocab()
-        tags = [vocabulary.get(tag) for tag in thinking_tags]
+        self.added_ids: frozenset[int] = frozenset(self._hf.added_tokens_decoder)
+        """Tokens that stand whole in a text, which no text is cut into."""
+        if thinking_tags == "auto":
+            thinking_tags = tags_of(self._hf.get_vocab(), _texts(self._hf.chat_template))
+        elif thinking_tags is not None:
+            thinking_tags = check_tags(thinking_tags)
+        self.thinking: tuple[Ids, Ids] | None = None if thinking_tags is None else tag_ids(self.encode, thinking_tags)
         control = [str(token) for token in self._hf.added_tokens_decoder.values() if token.special]
-        self._user_text = UserText(control, thinking_tags)
-        self.thinking: tuple[int, int] | None = None
-        if tags[0] is not None and tags[1] is not None:
-            self.thinking = (tags[0], tags[1])
+        self._user_text = UserText(control, thinking_tags or ())
 
     @property
     def sampling(self) -> Sampling:
@@ -145,6 +146,11 @@ class PretrainedTokenizer:
         pieces = self.pieces
         data = b"".join(pieces[i] for i in ids if i not in self.eos_ids and 0 <= i < len(pieces))
         return data.decode("utf-8", "replace")
+
+
+def _texts(template: Any) -> str:
+    """A chat template, or all of several, as one text."""
+    return "\n".join(map(str, template.values())) if isinstance(template, dict) else str(template or "")
 
 
 def _token_bytes(tokenizer: Any) -> list[bytes]:

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from tts_search.core.tree import Trajectory
 from tts_search.errors import ScorerError
-from tts_search.generators.tokenizer import THINKING_TAGS
+from tts_search.thinking import without_tags
 
 T = TypeVar("T")
 
@@ -29,9 +29,7 @@ def step_texts(trajectory: Trajectory) -> list[str]:
 
 def written_steps(trajectory: Trajectory) -> list[str]:
     """One text per finished step, with the white space around it, but for that in front of the first."""
-    texts = trajectory.steps
-    for tag in THINKING_TAGS:
-        texts = [text.replace(tag, "") for text in texts]
+    texts = [without_tags(text) for text in trajectory.steps]
     return [texts[0].lstrip(), *texts[1:]] if texts else []
 
 
@@ -39,9 +37,7 @@ def solution_text(trajectory: Trajectory, steps: int | None = None) -> str:
     """All finished steps, or the first so many, as one text as written, without thinking tags and outer white space."""
     ends = trajectory.step_ends[:steps]
     text = trajectory.decode(trajectory.token_ids[: ends[-1]]) if ends else ""
-    for tag in THINKING_TAGS:
-        text = text.replace(tag, "")
-    return text.strip()
+    return without_tags(text).strip()
 
 
 class ContextError(ScorerError):

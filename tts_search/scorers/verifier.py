@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tts_search.core.tree import Trajectory
 from tts_search.errors import ScorerError
-from tts_search.generators.tokenizer import THINKING_TAGS
 from tts_search.scorers.text import question_text
+from tts_search.thinking import spoken_thought
 
 Grader = Callable[[str, str], bool]
 """Whether an answer's text agrees with a reference; those of `tts_search.grading`, or a function of yours."""
@@ -62,4 +62,5 @@ class Verifier:
 
 
 def _behind_thinking(text: str) -> str:
-    return text.rpartition(THINKING_TAGS[1])[2] or text
+    spoken = spoken_thought(text)
+    return (spoken.answer if spoken else "") or text

@@ -7,7 +7,6 @@ changed data never meets old states, and an interrupted run goes on where it sto
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from tts_search.errors import HeadMismatchError, InvalidInputError, ModelNotFoundError
 from tts_search.generators.transformers.placement import placement
 from tts_search.sprm.config import Readout
 from tts_search.training.trajectories import GradedTrajectory
+from tts_search.whole_files import replacing
 
 CHUNK = 256
 """Trajectories in one file: what an interruption can cost."""
@@ -176,9 +176,8 @@ def _load(file: Path, chunk: Sequence[GradedTrajectory]) -> list[Tensor] | None:
 
 def _save(file: Path, states: Sequence[Tensor]) -> None:
     """Whole or not at all."""
-    partial = file.with_suffix(f".{os.getpid()}")
-    save_file({"states": torch.cat(list(states))}, partial)
-    partial.replace(file)
+    with replacing(file) as whole:
+        whole.write(save({"states": torch.cat(list(states))}))
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from tts_search.generators.vllm.generator import read_config, score_in_engine
 from tts_search.generators.vllm.plugin import score_columns
 from tts_search.models import digest_files, model_folder, weights_of
 from tts_search.sprm.config import SPRMConfig
+from tts_search.thinking import ThinkingTags
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +71,8 @@ class OpenAIGenerator(PretrainedGenerator):
             429, 5xx, no connection, silence, a stream that is cut.
         session_in_body: whether a request names its tree as `session_id` in the body too, not only in the header
             `X-Session-ID`. Routers send what is of one session where its prefixes are cached.
+        thinking_tags: the texts around a thought, where neither vocabulary nor chat template tells; None for a model
+            that does not think.
 
     Raises:
         MissingDependencyError: aiohttp is not installed.
@@ -95,6 +98,7 @@ class OpenAIGenerator(PretrainedGenerator):
         timeout_seconds: float = 300.0,
         max_retries: int = 4,
         session_in_body: bool = False,
+        thinking_tags: ThinkingTags = "auto",
     ) -> None:
         if tokens not in ("auto", "ids", "text"):
             raise InvalidInputError(f"tokens must be 'auto', 'ids' or 'text', got {tokens!r}")
@@ -112,7 +116,7 @@ class OpenAIGenerator(PretrainedGenerator):
         )
         card = _card(self._endpoint, model, tokenizer, context_tokens)
         folder = _folder(card, tokenizer)
-        own_tokenizer = PretrainedTokenizer(folder)
+        own_tokenizer = PretrainedTokenizer(folder, thinking_tags=thinking_tags)
         self._text = Transcriber(own_tokenizer)
         config = read_config(folder) if (folder / "config.json").is_file() else {}
         head_config: SPRMConfig | None = None

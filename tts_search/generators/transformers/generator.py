@@ -23,6 +23,7 @@ from tts_search.errors import GeneratorError, InvalidInputError, MissingDependen
 from tts_search.generators.pretrained import PretrainedGenerator, fingerprint
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.models import model_folder, model_name
+from tts_search.thinking import ThinkingTags
 
 if TYPE_CHECKING:
     from tts_search.generators.transformers.decoding import Decoder, Job
@@ -52,6 +53,8 @@ class TransformersGenerator(PretrainedGenerator):
             longest, within a quarter of the memory that is free when the first is kept (a single one may take half);
             0 for none. Between two requests the slots of `max_batch` may hold as much again. Scores and tokens are the
             same up to rounding.
+        thinking_tags: the texts around a thought, where neither vocabulary nor chat template tells; None for a model
+            that does not think.
 
     Raises:
         ModelNotFoundError: no model, no tokenizer, or no head there.
@@ -73,6 +76,7 @@ class TransformersGenerator(PretrainedGenerator):
         context_tokens: int | None = None,
         threads: int | None = None,
         prefix_cache_tokens: int | None = None,
+        thinking_tags: ThinkingTags = "auto",
     ) -> None:
         if max_batch < 1:
             raise InvalidInputError(f"max_batch must be at least 1, got {max_batch}")
@@ -87,7 +91,7 @@ class TransformersGenerator(PretrainedGenerator):
                 f"the transformers generator needs torch and transformers ({error}): pip install torch transformers"
             ) from error
         folder = model_folder(model)
-        tokenizer = PretrainedTokenizer(folder)
+        tokenizer = PretrainedTokenizer(folder, thinking_tags=thinking_tags)
         policy = _load_policy(folder, device, dtype)
         config = policy.config.get_text_config()
         context = _context(config, context_tokens)

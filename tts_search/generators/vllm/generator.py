@@ -29,6 +29,7 @@ from tts_search.models import model_folder, model_name
 from tts_search.sprm.config import SPRMConfig
 from tts_search.sprm.loading import head_folder
 from tts_search.sprm.module import SPRM
+from tts_search.thinking import ThinkingTags
 
 
 class VLLMGenerator(PretrainedGenerator):
@@ -53,6 +54,8 @@ class VLLMGenerator(PretrainedGenerator):
         enforce_eager: do not compile; starts sooner, runs slower.
         max_num_seqs: how many completions may run at once.
         seed: of the engine itself; completions have the seeds of their requests.
+        thinking_tags: the texts around a thought, where neither vocabulary nor chat template tells; None for a model
+            that does not think.
         engine_args: any other `AsyncEngineArgs`, taken as they are, and before all of the above.
 
     Raises:
@@ -80,6 +83,7 @@ class VLLMGenerator(PretrainedGenerator):
         enforce_eager: bool = False,
         max_num_seqs: int | None = None,
         seed: int = 0,
+        thinking_tags: ThinkingTags = "auto",
         engine_args: Mapping[str, Any] | None = None,
     ) -> None:
         if find_spec("vllm") is None:
@@ -89,7 +93,7 @@ class VLLMGenerator(PretrainedGenerator):
         folder = model_folder(model)
         self._engine_args = dict(engine_args or {})
         config = read_config(folder)
-        tokenizer = PretrainedTokenizer(folder)
+        tokenizer = PretrainedTokenizer(folder, thinking_tags=thinking_tags)
         head_config, scoring = score_in_engine(folder, head, config, self._engine_args)
         self._columns = score_columns(config["vocab_size"]) if scoring else None
         context = _context(config, self._engine_args.get("max_model_len", max_model_len))
