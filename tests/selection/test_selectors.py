@@ -176,4 +176,5 @@ def test_a_result_as_json_holds_everything_but_the_tree() -> None:
         "index": 4,
         "comparer": None,
         "warnings": [],
+        "step_rule": "",
     }
