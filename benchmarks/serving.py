@@ -396,7 +396,7 @@ def main() -> None:
         command.add_argument("--clients", type=int, default={"streams": 200, "leave": 50}.get(run.__name__, 24))
         command.add_argument("--rounds", type=int, default=3)
         command.add_argument("--requests", type=int, default=2000)
-        command.add_argument("--seconds", type=float, default=2.0, help="of work before something goes away")
+        command.add_argument("--seconds", type=float, default=5.0, help="of work before something goes away")
         command.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.run(args)

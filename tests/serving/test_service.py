@@ -439,6 +439,7 @@ def test_metrics_and_the_log_tell_what_matters(caplog: pytest.LogCaptureFixture)
         spent = running.chat("a secret question").json()["usage"]["completion_tokens"]
         page = running.http.get("/metrics").text
         assert f'tts_search_sampled_tokens_total{{strategy="BestOfN"}} {float(spent)}' in page
+        assert 'tts_search_requests_total{path="/v1/chat/completions",status="200"} 1.0' in page
         assert 'tts_search_searches_total{stop_reason="completed",strategy="BestOfN"} 1.0' in page
         for name in ("queue", "in_flight", "first_token_seconds_bucket", "search_seconds_sum", "engine_up"):
             assert f"tts_search_{name}" in page

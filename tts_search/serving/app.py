@@ -42,6 +42,7 @@ def served_by(searcher: Searcher, name: str, *, limits: Limits | None = None, **
         name=name,
         scored=searcher.settings["scorer"] is not None,
         thinks=searcher.generator.tokenizer.thinking is not None,
+        starts_anywhere=getattr(searcher.generator, "starts_anywhere", True),
         limits=limits or Limits(),
         **settings,
     )

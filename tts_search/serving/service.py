@@ -81,7 +81,7 @@ class Service:
         self.searches.cancel_all(error)
 
     def _ended(self, search: Search) -> None:
-        if search.error is not None and refusal_of(search.error).status >= 500:
+        if search.error is not None and not search.task.cancelled() and refusal_of(search.error).status >= 500:
             log.warning("search %s failed: %s: %s", search.id, type(search.error).__name__, search.error)
         self.searches.end(search)
         self.telemetry.ended(search)

@@ -14,7 +14,7 @@ from typing import Literal, Unpack
 from tts_search.api import Searcher
 from tts_search.core.protocols import Question
 from tts_search.core.result import SearchResult
-from tts_search.errors import GeneratorError, SearchCancelledError
+from tts_search.errors import GeneratorError, SearchCancelledError, TTSError
 from tts_search.options import Options
 from tts_search.serving.refusals import unavailable
 
@@ -147,19 +147,23 @@ class Supervisor:
 
     async def _lives(self, seconds: float) -> bool:
         heard = self.heard
+        # Services that think behind their own doors refuse a limit that holds no thought.
+        tokens = 1 if getattr(self.searcher.generator, "starts_anywhere", True) else 64
         try:
             async with asyncio.timeout(seconds):
                 await self.searcher.asearch(
-                    PROBE, strategy="single", selector="logprob", max_tokens=1, answer_tokens=1, keep_tree=False
+                    PROBE, strategy="single", max_tokens=tokens, answer_tokens=tokens, keep_tree=False
                 )
         except TimeoutError:
             if self.heard != heard:  # it is busy with others
                 return True
             log.error("the engine tells nothing for %g seconds", seconds)
             return False
-        except Exception as error:
-            log.error("the engine does not answer: %s: %s", type(error).__name__, error)
+        except (GeneratorError, SearchCancelledError) as error:
+            log.error("the engine does not answer: %s", error)
             return False
+        except TTSError as error:  # a scorer's, say: the engine answered it
+            log.warning("the engine was looked at, and something else failed: %s", error)
         return True
 
 

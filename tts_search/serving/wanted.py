@@ -34,12 +34,14 @@ class Served:
     """What a server has to offer: a model under one name, what scores its steps (or nothing), and its defaults.
 
     `default` is the strategy of requests that name none, `strongest` the one of `mode: "pro"`, `plugins` the names of
-    strategies of other packages that requests may use. `thinks` says whether the model has a thinking part.
+    strategies of other packages that requests may use. `thinks` says whether the model has a thinking part,
+    `starts_anywhere` whether the engine can go on from where a path stands.
     """
 
     name: str
     scored: bool
     thinks: bool
+    starts_anywhere: bool = True
     default: str | Strategy = "medium"
     strongest: str | Strategy = "xhigh"
     budget: int | None = None
@@ -50,7 +52,11 @@ class Served:
     def suffixes(self) -> list[str]:
         """What may stand behind the model's name and a colon."""
         names = [*EFFORTS, *STRATEGIES, *self.plugins]
-        return [name for name in names if self.scored or not getattr(_named(name, self), "needs_scores", False)]
+        return [name for name in names if self._offers(_named(name, self))]
+
+    def _offers(self, strategy: Strategy) -> bool:
+        scores = self.scored or not getattr(strategy, "needs_scores", False)
+        return scores and (self.starts_anywhere or not getattr(strategy, "continues_paths", False))
 
     @property
     def models(self) -> list[str]:
