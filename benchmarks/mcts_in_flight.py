@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     puzzles = held_out(args.questions)
-    mcts = MCTS(until=Until.STEP, children=args.children)
+    mcts = MCTS(until=Until.STEP, children=args.children, exploration=2**0.5)
     right = dict[int, list[float]]()
     table = Table("leaves a round", "sequences in flight (median question)", "accuracy", "difference", "tokens")
     with Searcher(generator="transformers", max_tokens=96, answer_tokens=32, concurrency=args.questions) as searcher:

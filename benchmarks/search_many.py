@@ -38,7 +38,7 @@ STRATEGIES: dict[str, Strategy] = {
     "best_of_n": BestOfN(n=16),
     "beam": StepBeamSearch(width=4, branching=4),
     "dvts": DVTS(subtrees=4, branching=4),
-    "mcts": MCTS(until=Until.STEP, leaves=4),
+    "mcts": MCTS(until=Until.STEP, leaves=4, exploration=2**0.5),
     "best_first": BestFirst(leaves=8),
 }
 BLOCK = 32

@@ -102,7 +102,8 @@ def test_it_is_settled_once_and_by_no_question() -> None:
 
 
 def test_it_is_for_scorers_of_models_without_a_rule() -> None:
-    for options in ({"scorer": None}, {"scorer": FakeScorer(), "step_rule": ".\n\n"}):
+    both: list[dict[str, Any]] = [{"scorer": None}, {"scorer": FakeScorer(), "step_rule": ".\n\n"}]
+    for options in both:
         engine = Habitual(f"{PART}\n{NEXT}\n42")
         with Searcher(generator=engine, **options) as searcher:
             assert searcher.search("Why?", strategy="single").step_rule == "Contains(text='.\\n\\n')"

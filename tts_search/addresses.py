@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import SplitResult, parse_qsl, quote, quote_plus, unquote, urlsplit
 
 from tts_search.errors import InvalidInputError
@@ -51,6 +51,12 @@ class Address:
         plain = f"{user}{separator or ':'}{password}".encode()
         authorization = f"Basic {base64.b64encode(plain).decode()}" if userinfo else None
         return cls(name, name, place.query, authorization, tuple(secrets))
+
+    def under(self, path: str) -> Address:
+        """The address, below `path` where it names no path of its own."""
+        if urlsplit(self.url).path:
+            return self
+        return replace(self, name=self.name + path, url=self.url + path)
 
     def at(self, path: str) -> str:
         """The URL of `path` under this address, for sending."""

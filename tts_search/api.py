@@ -60,7 +60,7 @@ class Searcher:
             (`"http://localhost:8000/v1"`, also as `model`; `model` is then what it serves, or left out), or a
             `Generator` of your own, whose `model` then counts.
         scorer: `"auto"` (the generator's own SPRM head; no scorer where it has none), `"sprm"` (the same,
-            but refuse to go without), the folder or hub id of a reward model (see `scorers.published.load_scorer`), a
+            but refuse to go without), the folder or hub id of a reward model (see `scorers.published.read_scorer`), a
             `Scorer`, the name of one that an installed package offers (entry points in the group `tts_search.scorers`),
             or None.
         engine_args: what else the engine's constructor takes, for an engine that is named: `{"max_batch": 16}`. What

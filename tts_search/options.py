@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 
 from tts_search import discovery
+from tts_search.addresses import without_credentials
 from tts_search.core.events import Event, OnEvent, OnProgress, as_events
 from tts_search.core.job import Job
 from tts_search.core.protocols import Generator, Messages, Question, Sampling, Scorer, Selector, Strategy
@@ -29,7 +30,7 @@ from tts_search.log.file import SearchLog
 from tts_search.models import EMBEDDED
 from tts_search.scorers.aggregate import Aggregation, resolve_aggregation
 from tts_search.scorers.engine_sprm import EngineSPRM
-from tts_search.scorers.published import is_checkpoint, load_scorer
+from tts_search.scorers.published import is_checkpoint, read_scorer
 from tts_search.segmentation import AUTO, DEFAULT_STEP_RULE, RELEASED, RELEASED_CODE_RULE, Segmenter, StepRule
 from tts_search.selection.selectors import resolve_selector
 from tts_search.selection.votes import Extract, means_values, merge_votes, resolve_extract
@@ -45,7 +46,7 @@ Effort = Literal["low", "medium", "high"]
 ScorerLike = str | Scorer | None
 SelectorLike = str | Selector | Callable[[Sequence[Candidate]], int]
 SamplingLike = Sampling | Mapping[str, float]
-StepRuleLike = StepRule | str | Collection[int]
+StepRuleLike = StepRule | str | tuple[str, ...] | Collection[int]
 
 GENERATORS = ("auto", "vllm", "transformers", "none")
 SCORERS = ("auto", "sprm")
@@ -292,9 +293,16 @@ def resolve_generator(
         if arguments:
             raise InvalidInputError(f"engine_args are for an engine by its name, and {generator!r} is made already")
         return _complete("generator", generator, Generator)
-    if generator == "auto" and is_url(model):
+    if is_url(model):
+        if generator != "auto":
+            raise InvalidInputError(
+                f"model={without_credentials(str(model))} is the address of a server, and generator={generator!r} "
+                "runs models itself: leave generator out"
+            )
         model, generator = EMBEDDED, str(model)
     kind = _engine(model, generator)
+    if "model" in arguments and not is_url(generator):
+        raise InvalidInputError(f"the model is said twice: {model!r}, and {arguments['model']!r} in engine_args")
     if is_url(generator):
         if model != EMBEDDED:  # what the server serves; its name there, if the tokenizer is elsewhere
             arguments.setdefault("model" if "tokenizer" in arguments else "tokenizer", model)
@@ -348,7 +356,7 @@ def resolve_scorer(scorer: ScorerLike, engine: Generator) -> Scorer | None:
         _no_class("scorer", scorer)
         return _complete("scorer", scorer, Scorer)
     if scorer not in SCORERS and is_checkpoint(scorer) and scorer not in discovery.installed(discovery.SCORERS):
-        return load_scorer(scorer)
+        return read_scorer(scorer)
     if scorer not in SCORERS:
         return discovery.instantiate(discovery.load(discovery.SCORERS, scorer, SCORERS), Scorer, f"scorer {scorer!r}")
     if engine.head_config is None:

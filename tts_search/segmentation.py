@@ -125,7 +125,7 @@ class Segmenter:
     def __init__(
         self,
         vocabulary: Vocabulary,
-        rule: StepRule | str | Collection[int] = DEFAULT_STEP_RULE,
+        rule: StepRule | str | tuple[str, ...] | Collection[int] = DEFAULT_STEP_RULE,
         *,
         thinking_tags: ThinkingTags = "auto",
     ) -> None:
@@ -320,8 +320,8 @@ class Segmenter:
         )
 
 
-def as_rule(rule: StepRule | str | Collection[int]) -> StepRule:
-    """A rule as users may write it: a string means `Contains`, a collection of ints `TokenIds`."""
+def as_rule(rule: StepRule | str | tuple[str, ...] | Collection[int]) -> StepRule:
+    """A rule as users may write it: a string, or a tuple of several, means `Contains`, a collection of ints `TokenIds`."""
     if isinstance(rule, str):
         return Contains(rule)
     if isinstance(rule, Contains | Exact | TokenIds) or callable(rule):

@@ -47,7 +47,7 @@ def test_it_measures_writes_and_goes_on(tmp_path: Path) -> None:
     assert "0:00 left" in first.stderr
     files = {path.name for path in (tmp_path / "out").iterdir()}
     tables = {"table.md", "table.csv", "choices.md", "choices.csv"}
-    assert files == {"report.html", *tables, "tokens.png", "seconds.png", "runs.jsonl"}
+    assert files == {"report.html", *tables, "tokens.png", "seconds.png", "runs.jsonl", "runs.jsonl.log"}
     assert (tmp_path / "out" / "tokens.png").read_bytes().startswith(b"\x89PNG")
     table, log = ((tmp_path / "out" / name).read_bytes() for name in ("table.md", "runs.jsonl"))
     again = run(*given, "--quiet")
@@ -104,7 +104,7 @@ def test_a_reproduction_is_not_written_over_another_report(tmp_path: Path) -> No
         (("--strategies", "single,single"), "twice"),
         (("--budgets", "many"), "'many' is neither a whole number above 0 nor none"),
         (("--grader", "nope", "--scorer", "none"), "unknown grader 'nope'"),
-        (("--limit", "0"), "limit must be at least 1"),
+        (("--limit", "0"), "'0' is not a whole number of at least 1"),
         (("--answer-column", "text"), "no answer column (text)"),
         (("--strategies", "comparefakes:nope"), "cannot be imported"),
     ],

@@ -389,9 +389,9 @@ def test_a_bad_option_names_the_value_and_the_choices(option: str, value: str, s
     ("args", "said"),
     [
         ((), "no command given"),
-        (("solve",), "Missing argument"),
+        (("solve",), "no question: give a text"),
         (("solve", "a", "b"), "unexpected extra argument"),
-        (("slove", "x"), "Did you mean 'solve'?"),
+        (("slove", "x"), "Did you mean 'solve'"),
         (("solve", "x", "--efort", "low"), "--effort"),
         (("solve", ""), "the question is empty"),
         (("solve", " \n"), "the question is empty"),

@@ -192,3 +192,29 @@ def test_a_models_type_does_not_change_its_tokenizer(tmp_path: Path) -> None:
     assert beside.encode(text) == alone.encode(text)
     assert beside.sampling == Sampling(temperature=0.8, top_p=0.9, top_k=50)
     assert alone.sampling == Sampling()
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ({}, Sampling()),
+        ({"do_sample": True}, Sampling()),
+        ({"repetition_penalty": 1.05}, Sampling(repetition_penalty=1.05)),
+        ({"temperature": 0.7, "top_k": 20}, Sampling(temperature=0.7, top_k=20)),
+        ({"do_sample": True, "top_p": 0.8, "min_p": 0.1}, Sampling(top_p=0.8, min_p=0.1)),
+        ({"do_sample": False, "temperature": 1.0, "top_p": 1.0}, Sampling()),
+        ({"do_sample": False, "repetition_penalty": 1.2}, Sampling(repetition_penalty=1.2)),
+        ({"do_sample": True, "top_k": -1}, Sampling()),
+    ],
+)
+def test_how_a_model_wants_its_tokens_drawn(tmp_path: Path, said: dict[str, object], meant: Sampling) -> None:
+    folder = write_tokenizer(tmp_path)
+    (folder / "generation_config.json").write_text(json.dumps(said))
+    assert PretrainedTokenizer(folder).sampling == meant
+
+
+def test_generation_settings_that_cannot_be_read_are_no_settings(tmp_path: Path) -> None:
+    folder = write_tokenizer(tmp_path)
+    (folder / "generation_config.json").write_text("{")
+    with pytest.raises(InvalidInputError, match=r"generation_config\.json"):
+        PretrainedTokenizer(folder)

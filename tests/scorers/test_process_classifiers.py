@@ -370,7 +370,7 @@ def test_an_adapter_stands_on_its_base(task: str, tmp_path: Path) -> None:
     targets = ["q_proj", "v_proj"] if task == "TOKEN_CLS" else ["q_proj", "lm_head"]
     config = peft.LoraConfig(task_type=task, r=4, init_lora_weights=False, target_modules=targets)
     adapted = peft.get_peft_model(kind.from_pretrained(base), config)
-    adapted.save_pretrained(folder)
+    adapted.save_pretrained(str(folder))
     if task == "TOKEN_CLS":
         tokenizer.save_pretrained(folder)
         torch.save(TrainingArguments(step_separator="\n\n"), folder / "training_args.bin")

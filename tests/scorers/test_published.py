@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from tests.scorers.reward_checkpoints import (
     LLAMA3,
     train_tokenizer,
+    trajectory,
     write_language_model,
     write_qwen,
     write_sequence_classifier,
@@ -18,7 +19,8 @@ from tests.scorers.reward_checkpoints import (
 )
 from tts_search import InvalidInputError, ModelNotFoundError, Searcher
 from tts_search.cli import app
-from tts_search.scorers.published import is_checkpoint, load_scorer
+from tts_search.scorers.process import ProcessRewardModel
+from tts_search.scorers.published import is_checkpoint, load_scorer, read_scorer
 from tts_search.testing import FakeGenerator
 
 PUZZLE = "Using the numbers 7, 5, 15 and 11, make 24."
@@ -56,6 +58,23 @@ def test_what_is_meant_as_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Monke
         Searcher(generator=FakeGenerator(), scorer="my-prm")
 
 
+def test_settings_can_be_written_with_a_name(tmp_path: Path) -> None:
+    folder = write_token_classifier(tmp_path / "mine", separator=None)
+    said = read_scorer(rf"{folder}(separator='\n\n', dtype='float32', device='cpu')")
+    assert isinstance(said, ProcessRewardModel)
+    expected = ProcessRewardModel.from_pretrained(folder, separator="\n\n", dtype="float32", device="cpu")
+    assert said.warnings == ()
+    assert said.score([trajectory()]) == expected.score([trajectory()])
+    (tmp_path / "mine (2)").symlink_to(folder)
+    assert isinstance(read_scorer(str(tmp_path / "mine (2)")), ProcessRewardModel), "a folder may be called so"
+    with pytest.raises(InvalidInputError, match="has no 'speed': choose from name_or_path, family, separator"):
+        read_scorer(f"{folder}(speed=3)")
+    with pytest.raises(InvalidInputError, match="unknown family 'x'"):
+        read_scorer(f"{folder}(family='x')")
+    with pytest.raises(InvalidInputError, match="cannot be read"):
+        read_scorer(f"{folder}(separator=__import__('os').getcwd())")
+
+
 def test_from_the_command_line(tmp_path: Path) -> None:
     folder = write_token_classifier(tmp_path / "mine", separator=None)
     done = CliRunner().invoke(app, ["solve", PUZZLE, "--scorer", str(folder), "--n", "2", "--json"])
@@ -64,6 +83,9 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     assert all(0 < candidate["score"] < 1 for candidate in found["candidates"])
     assert found["usage"]["scored_tokens"] > 0
     assert "separator" in found["warnings"][0]
+    said = CliRunner().invoke(app, ["solve", PUZZLE, "--scorer", rf"{folder}(separator=':\n')", "--n", "2", "--json"])
+    assert said.exit_code == 0, said.output
+    assert not [warning for warning in json.loads(said.stdout)["warnings"] if "separator" in warning]
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -335,6 +335,14 @@ def test_a_dead_engine_is_told_of_and_replaced() -> None:
         assert b"tts_search_engine_restarts 1.0" in running.http.get("/metrics").content
 
 
+def test_an_engine_that_dies_of_boredom_is_noticed() -> None:
+    engine = Paced()
+    with serving(engine, idle_seconds=0.02) as running:
+        engine.broken.set()
+        running.wait(lambda: running.service.supervisor.restarted == 1 and running.service.supervisor.state == "ready")
+        assert running.chat().status_code == 200
+
+
 def test_an_engine_that_stays_dead_is_not_opened_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     def another() -> Any:
         raise RuntimeError("no memory")
@@ -431,6 +439,7 @@ def test_metrics_and_the_log_tell_what_matters(caplog: pytest.LogCaptureFixture)
         spent = running.chat("a secret question").json()["usage"]["completion_tokens"]
         page = running.http.get("/metrics").text
         assert f'tts_search_sampled_tokens_total{{strategy="BestOfN"}} {float(spent)}' in page
+        assert 'tts_search_requests_total{path="/v1/chat/completions",status="200"} 1.0' in page
         assert 'tts_search_searches_total{stop_reason="completed",strategy="BestOfN"} 1.0' in page
         for name in ("queue", "in_flight", "first_token_seconds_bucket", "search_seconds_sum", "engine_up"):
             assert f"tts_search_{name}" in page

@@ -5,8 +5,9 @@ or running sum.
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -55,6 +56,7 @@ class ByDefinition:
         self.tree = tree
         self.strategy = strategy
         self.expanded: set[int] = set()
+        self.finished: set[int] = set()  # nodes that were grown to the end of their thought, one for itself
         self.chosen: list[Node] = []
         self.unsure = False
 
@@ -80,6 +82,17 @@ class ByDefinition:
             for n in self.below(node)
         )
 
+    def spread(self) -> float:
+        values = self.evaluations(self.tree.root)
+        return statistics.stdev(values) if len(values) > 1 else 0.0
+
+    def tokens(self) -> int:
+        return sum(node.length - node.up.length for node in self.tree if node.up is not None)
+
+    def tokens_of_finished(self) -> int:
+        nodes = [self.tree.nodes[i] for i in self.finished]
+        return sum(node.length - node.up.length for node in nodes if node.up is not None)
+
     def bound(self, child: Node, parent: Node) -> float:
         if self.strategy.selection == "uct":
             spread = math.sqrt(math.log(self.visits(parent)) / self.visits(child))
@@ -87,20 +100,34 @@ class ByDefinition:
             siblings = math.fsum(n.value for n in self.tree.children(parent))
             share = child.value / siblings if siblings else 0.0
             spread = math.sqrt(self.visits(parent)) * share / (1 + self.visits(child))
-        return self.value(child) + self.strategy.exploration * spread
+        c = math.sqrt(2) * self.spread() if self.strategy.exploration is None else self.strategy.exploration
+        return self.value(child) + c * spread
+
+    def walk(self, bound: Callable[[Node, Node], float]) -> Node:
+        node = self.tree.root
+        while children := [child for child in self.tree.children(node) if self.open(child)]:
+            bounds = [bound(child, node) for child in children]
+            highest = max(bounds)
+            # What differs by a rounding error is a tie for the definition, and the running sums may break it.
+            self.unsure |= sum(highest - 1e-12 < bound for bound in bounds) > bounds.count(highest)
+            node = children[bounds.index(highest)]
+        return node
 
     def choose(self) -> list[Node]:
         self.chosen = []
         while len(self.chosen) < self.strategy.leaves and self.open(self.tree.root):
-            node = self.tree.root
-            while children := [child for child in self.tree.children(node) if self.open(child)]:
-                bounds = [self.bound(child, node) for child in children]
-                highest = max(bounds)
-                # What differs by a rounding error is a tie for the definition, and the running sums may break it.
-                self.unsure |= sum(highest - 1e-12 < bound for bound in bounds) > bounds.count(highest)
-                node = children[bounds.index(highest)]
-            self.chosen.append(node)
+            self.chosen.append(self.walk(self.bound))
         return self.chosen
+
+    def to_finish(self) -> Node | None:
+        """The best leaf, where less than its share of the tokens was spent on finishing."""
+        self.chosen = []
+        share = self.strategy.finishing
+        if share is None:
+            share = 0.25 if self.strategy.exploration is None else 0.0
+        if self.open(self.tree.root) and self.tokens_of_finished() < share * self.tokens():
+            return self.walk(lambda child, _: self.value(child))
+        return None
 
 
 @PROPERTY
@@ -110,7 +137,8 @@ class ByDefinition:
         children=small,
         expansion_tokens=chunks,
         until=untils,
-        exploration=st.sampled_from([0.0, 0.3, 1.0, math.sqrt(2), 4.0]),
+        exploration=st.sampled_from([None, 0.0, 0.3, 1.0, math.sqrt(2), 4.0]),
+        finishing=st.sampled_from([None, 0.0, 0.3, 0.6]),
         selection=st.sampled_from(["uct", "puct"]),
         backup=st.sampled_from(["mean", "max"]),
         leaves=st.integers(1, 3),
@@ -125,6 +153,11 @@ def test_mcts_selects_the_highest_bound(searcher: Searcher, strategy: MCTS, seed
         while chosen := state.choose():
             yield [Expand(leaf, strategy.children, strategy.until, strategy.expansion_tokens) for leaf in chosen]
             state.expanded.update(leaf.index for leaf in chosen)
+            best = state.to_finish()
+            if best is not None:
+                (ended,) = yield [Expand(best, 1, Until.THOUGHT)]
+                state.finished.update(node.index for node in ended)
+                state.expanded.update([] if ended else [best.index])
 
     expected = grown(searcher, by_definition, seed)
     assume(not states[0].unsure)
@@ -133,7 +166,7 @@ def test_mcts_selects_the_highest_bound(searcher: Searcher, strategy: MCTS, seed
 
 def test_the_papers_setting_is_the_default() -> None:
     assert MCTS() == MCTS(
-        children=4, expansion_tokens=1024, until=Until.THOUGHT, exploration=math.sqrt(2), selection="uct", backup="mean"
+        children=4, expansion_tokens=1024, until=Until.THOUGHT, exploration=None, selection="uct", backup="mean"
     )
 
 

@@ -28,7 +28,8 @@ mcts = st.builds(
     children=small,
     expansion_tokens=chunk,
     until=until,
-    exploration=st.floats(0, 3),
+    exploration=st.none() | st.floats(0, 3),
+    finishing=st.none() | st.floats(0, 0.9),
     selection=st.sampled_from(["uct", "puct"]),
     backup=st.sampled_from(["mean", "max"]),
     leaves=small,
@@ -88,6 +89,9 @@ def test_what_was_not_chosen_is_not_written() -> None:
         (MCTS, {"leaves": 0}),
         (MCTS, {"exploration": -0.1}),
         (MCTS, {"exploration": float("nan")}),
+        (MCTS, {"finishing": -0.1}),
+        (MCTS, {"finishing": 1}),
+        (MCTS, {"finishing": float("nan")}),
         (MCTS, {"selection": "ucb"}),
         (MCTS, {"backup": "min"}),
         (BestFirst, {"leaves": 0}),
@@ -189,7 +193,7 @@ def test_dvts_of_one_subtree_is_a_beam(
 @settings(max_examples=100)
 @given(generators, st.sampled_from(["uct", "puct"]))
 def test_mcts_with_one_child_is_a_chain(generator: FakeGenerator, selection: str) -> None:
-    strategy = MCTS(children=1, until=Until.STEP, selection=selection)  # pyright: ignore[reportArgumentType]
+    strategy = MCTS(children=1, until=Until.STEP, finishing=0, selection=selection)  # pyright: ignore[reportArgumentType]
     tree = search(generator, strategy).tree
     assert tree is not None
     assert all(len(tree.children(node)) <= 1 for node in tree)
@@ -267,7 +271,10 @@ class GrowingMCTS(RuleBasedStateMachine):
         if getattr(self, "over", True):
             return
         assert 1 <= len(self.wanted) <= self.strategy.leaves
-        assert all(not e.node.ended and not self.tree.children(e.node) for e in self.wanted)
+        assert all(not e.node.ended for e in self.wanted)
+        for expand in self.wanted:
+            before = len(self.tree.children(expand.node))
+            assert not before or self.strategy.finishing != 0, "a leaf is expanded once; only finishing comes again"
 
     def teardown(self) -> None:
         if hasattr(self, "plan"):

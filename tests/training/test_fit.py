@@ -101,9 +101,9 @@ def test_hidden_states_are_computed_once_and_never_confused(
     loads = list[Path]()
     real = states._load_policy
 
-    def counted(folder: Path, reader: states.Reader) -> Any:
+    def counted(folder: Path, device: str, dtype: str) -> Any:
         loads.append(folder)
-        return real(folder, reader)
+        return real(folder, device, dtype)
 
     monkeypatch.setattr(states, "_load_policy", counted)
 

@@ -15,6 +15,8 @@ from typer.core import TyperGroup
 from tts_search import __version__
 from tts_search.cli.compare import HELP_BELOW as COMPARE_HELP_BELOW
 from tts_search.cli.compare import compare
+from tts_search.cli.merge import HELP_BELOW as MERGE_HELP
+from tts_search.cli.merge import merge
 from tts_search.cli.outcomes import INTERRUPTED, INVALID
 from tts_search.cli.reproduce import HELP_BELOW as REPRODUCE_HELP_BELOW
 from tts_search.cli.reproduce import reproduce
@@ -97,6 +99,7 @@ app.command(epilog=HELP_BELOW)(grouped(solve))
 app.command(epilog=SERVE_HELP_BELOW)(grouped(serve))
 app.command(epilog=COMPARE_HELP_BELOW)(grouped(compare))
 app.command(epilog=REPRODUCE_HELP_BELOW)(grouped(reproduce))
+app.command(epilog=MERGE_HELP)(merge)
 app.command()(clean)
 app.command()(grouped(sample))
 app.command("fit-head")(fit_head)

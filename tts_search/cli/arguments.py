@@ -18,7 +18,7 @@ from tts_search.models import EMBEDDED
 from tts_search.options import GENERATORS
 from tts_search.options import SCORERS as OWN_SCORERS
 from tts_search.scorers.aggregate import AGGREGATIONS
-from tts_search.scorers.published import is_checkpoint
+from tts_search.scorers.published import is_checkpoint, name_of
 from tts_search.selection.selectors import SELECTORS
 from tts_search.selection.votes import EXTRACTS
 from tts_search.strategies.naming import EFFORTS, STRATEGIES
@@ -26,10 +26,10 @@ from tts_search.written import Unread
 
 SCORERS = (*OWN_SCORERS, "none")
 _MODEL, _SEARCH, _SAMPLING, _OUTPUT = "Model", "Search", "Sampling", "Output"
-_OBJECT = "or one of yours: an installed plug-in's name, or [cyan]package.module:Object[/cyan]"
+_OBJECT = "or one of yours: a plug-in's name, [cyan]package.module:Object[/cyan] or [cyan]file.py:Object[/cyan]"
 
 
-def _choice(
+def choice(
     names: Collection[str], plugins: str | None = None, *, objects: bool = False
 ) -> Callable[[str | None], str | None]:
     """Only names of the table; with `plugins`, a group of entry points, also theirs; `objects` are imported."""
@@ -41,46 +41,62 @@ def _choice(
         offered = [] if plugins is None else discovery.installed(plugins)
         if value in offered:
             return value
-        also = ", and no package.module:Object" if objects else ""
+        if objects and value.endswith(".py"):
+            raise typer.BadParameter(f"{value!r} is a file: name an object in it, as in {value}:Object")
+        also = ", and no package.module:Object or file.py:Object" if objects else ""
         raise typer.BadParameter(f"{value!r} is none of {', '.join((*names, *offered))}{also}")
 
     return check
 
 
-def _whole(at_least: int | None = None) -> Callable[[str], int]:
+def whole(at_least: int | None = None) -> Callable[[str], int]:
     """A parser whose error names the value, which typer's own does not."""
     limit = "" if at_least is None else f" of at least {at_least}"
 
     def parse(value: str) -> int:
         try:
-            number = int(value)
+            found = int(value)
         except ValueError:
-            number = None
-        if number is None or (at_least is not None and number < at_least):
+            found = None
+        if found is None or (at_least is not None and found < at_least):
             raise typer.BadParameter(f"{str(value)!r} is not a whole number{limit}")
-        return number
+        return found
 
     return parse
 
 
-def _number(accepted: Callable[[float], bool], wanted: str) -> Callable[[str], float]:
+def number(accepted: Callable[[float], bool], wanted: str) -> Callable[[str], float]:
+    """Likewise; `wanted` says what is accepted."""
+
     def parse(value: str) -> float:
         try:
-            number = float(value)
+            found = float(value)
         except ValueError:
-            number = math.nan
-        if not accepted(number):  # neither is NaN
+            found = math.nan
+        if not accepted(found):  # NaN is not
             raise typer.BadParameter(f"{str(value)!r} is not a number {wanted}")
-        return number
+        return found
 
     return parse
+
+
+def there(paths: Any) -> Any:
+    """Refuse files that are not there, one or a list of them."""
+    for path in paths if isinstance(paths, list) else [paths]:
+        if path is not None and not path.expanduser().is_file():
+            said = "is a folder, and a file is due" if path.is_dir() else "is not there"
+            raise typer.BadParameter(f"the file {str(path)!r} {said}")
+    return paths
 
 
 def _names(names: Collection[str]) -> str:
     return ", ".join(f"[cyan]{name}[/cyan]" for name in names)
 
 
-Question = Annotated[str, typer.Argument(metavar="QUESTION", help="The question; - reads it from standard input.")]
+Question = Annotated[
+    str | None,
+    typer.Argument(metavar="QUESTION", show_default=False, help="The question; - reads it from standard input."),
+]
 Model = Annotated[
     str | None,
     typer.Option(
@@ -89,10 +105,17 @@ Model = Annotated[
         "one in the package, for number puzzles.",
     ),
 ]  # fmt: skip
+LocalModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model", "-m", metavar="MODEL", rich_help_panel=_MODEL, show_default=EMBEDDED,
+        help="A model folder, a hub id, or [cyan]embedded[/cyan]: the small one in the package, for number puzzles.",
+    ),
+]  # fmt: skip
 GeneratorName = Annotated[
     str,
     typer.Option(
-        "--generator", metavar="NAME", rich_help_panel=_MODEL, callback=_choice(GENERATORS, discovery.GENERATORS),
+        "--generator", metavar="NAME", rich_help_panel=_MODEL, callback=choice(GENERATORS, discovery.GENERATORS),
         help=f"The engine: {_names(GENERATORS)}, the URL of an OpenAI-compatible server, {_OBJECT}. "
         "[cyan]auto[/cyan] takes vLLM for a model of yours where it is installed, else transformers.",
     ),
@@ -138,12 +161,12 @@ EngineArgs = Annotated[
 
 def _scorer(name: str) -> str | None:
     """A name, or a reward model: a folder that is there, or the id of a repository."""
-    if is_checkpoint(name) and ":" not in name:
-        here = Path(name).expanduser().exists()
-        if not here and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
-            raise typer.BadParameter(f"{name!r} is not there: give the folder of a reward model, or a hub id")
+    if is_checkpoint(name):
+        path = name_of(name)
+        if not Path(path).expanduser().exists() and (path.count("/") > 1 or path.startswith((".", "/", "~"))):
+            raise typer.BadParameter(f"{path!r} is not there: give the folder of a reward model, or a hub id")
         return name
-    return _choice(SCORERS, discovery.SCORERS)(name)
+    return choice(SCORERS, discovery.SCORERS)(name)
 
 
 ScorerName = Annotated[
@@ -151,14 +174,20 @@ ScorerName = Annotated[
     typer.Option(
         "--scorer", metavar="NAME", rich_help_panel=_MODEL, callback=_scorer,
         help=f"What scores the steps: {_names(SCORERS)}, the folder or hub id of a reward model, {_OBJECT}. "
-        "[cyan]sprm[/cyan] is the model's own head, [cyan]auto[/cyan] too if it has one.",
+        "[cyan]FOLDER(family='trl', dtype='float32')[/cyan] says more of one. [cyan]sprm[/cyan] is the model's own "
+        "head, [cyan]auto[/cyan] too if it has one.",
     ),
 ]  # fmt: skip
 
 
 def _head(name: str | None) -> str | None:
-    if name not in (None, "auto", "none") and not Path(name).expanduser().is_dir():
+    if name in (None, "auto", "none"):
+        return name
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
         raise typer.BadParameter(f"the folder {name!r} is not there")
+    if not any((folder / part).exists() for part in ("config.json", "score_module.pt", "sprm")):
+        raise typer.BadParameter(f"the folder {name!r} holds no SPRM head")
     return name
 
 
@@ -196,7 +225,7 @@ Head = Annotated[
 AggregationName = Annotated[
     str | None,
     typer.Option(
-        "--aggregation", metavar="NAME", rich_help_panel=_SEARCH, callback=_choice(AGGREGATIONS, objects=True),
+        "--aggregation", metavar="NAME", rich_help_panel=_SEARCH, callback=choice(AGGREGATIONS, objects=True),
         show_default="the scorer's own, else geometric_mean",
         help=f"From the scores of its steps to a path's: {_names(AGGREGATIONS)}, or "
         "[cyan]package.module:function[/cyan].",
@@ -205,7 +234,7 @@ AggregationName = Annotated[
 EffortName = Annotated[
     str | None,
     typer.Option(
-        "--effort", "-e", metavar="NAME", rich_help_panel=_SEARCH, callback=_choice(EFFORTS), show_default="medium",
+        "--effort", "-e", metavar="NAME", rich_help_panel=_SEARCH, callback=choice(EFFORTS), show_default="medium",
         help=f"How many thoughts to choose from: {', '.join(f'[cyan]{e}[/cyan] ({n})' for e, n in EFFORTS.items())}.",
     ),
 ]  # fmt: skip
@@ -223,7 +252,7 @@ N = Annotated[
         "--n",
         "-n",
         metavar="N",
-        parser=_whole(1),
+        parser=whole(1),
         rich_help_panel=_SEARCH,
         help="Choose from so many thoughts (best_of_n).",
     ),
@@ -231,7 +260,7 @@ N = Annotated[
 Budget = Annotated[
     int | None,
     typer.Option(
-        "--budget", "-b", metavar="TOKENS", parser=_whole(1), rich_help_panel=_SEARCH, show_default="no limit",
+        "--budget", "-b", metavar="TOKENS", parser=whole(1), rich_help_panel=_SEARCH, show_default="no limit",
         help="Hard cap on sampled tokens, thinking and answer together.",
     ),
 ]  # fmt: skip
@@ -246,7 +275,7 @@ Seconds = Annotated[
     float | None,
     typer.Option(
         "--seconds", metavar="S", rich_help_panel=_SEARCH, show_default="no limit",
-        parser=_number(lambda s: 0 < s < math.inf, "above 0"),
+        parser=number(lambda s: 0 < s < math.inf, "above 0"),
         help="Stop the search after so long, and answer from the best so far.",
     ),
 ]  # fmt: skip
@@ -254,7 +283,7 @@ EarlyStop = Annotated[
     float | None,
     typer.Option(
         "--early-stop", metavar="MARGIN", rich_help_panel=_SEARCH, show_default="off",
-        parser=_number(lambda m: 0 <= m <= 1, "of 0 to 1"),
+        parser=number(lambda m: 0 <= m <= 1, "of 0 to 1"),
         help="Stop once no other path can beat the leader by more than this margin of score; for majorities, once no "
         "votes to come can.",
     ),
@@ -262,7 +291,7 @@ EarlyStop = Annotated[
 SelectorName = Annotated[
     str | None,
     typer.Option(
-        "--selector", metavar="NAME", rich_help_panel=_SEARCH, callback=_choice(SELECTORS),
+        "--selector", metavar="NAME", rich_help_panel=_SEARCH, callback=choice(SELECTORS),
         show_default="best, or majority without scores",
         help="The answer of the [cyan]best[/cyan] score, of the [cyan]majority[/cyan], of the majority "
         "[cyan]weighted[/cyan] by score, or of the best mean [cyan]logprob[/cyan]. All but the first have every "
@@ -272,7 +301,7 @@ SelectorName = Annotated[
 ExtractName = Annotated[
     str,
     typer.Option(
-        "--extract", metavar="NAME", rich_help_panel=_SEARCH, callback=_choice(EXTRACTS, objects=True),
+        "--extract", metavar="NAME", rich_help_panel=_SEARCH, callback=choice(EXTRACTS, objects=True),
         help=f"What of an answer a majority counts: {_names(EXTRACTS)}, or [cyan]package.module:function[/cyan].",
     ),
 ]  # fmt: skip
@@ -283,26 +312,26 @@ System = Annotated[
 Seed = Annotated[
     int,
     typer.Option(
-        "--seed", metavar="N", parser=_whole(), rich_help_panel=_SAMPLING, help="Equal seeds give equal searches."
+        "--seed", metavar="N", parser=whole(), rich_help_panel=_SAMPLING, help="Equal seeds give equal searches."
     ),
 ]
 MaxTokens = Annotated[
     int,
     typer.Option(
-        "--max-tokens", metavar="TOKENS", parser=_whole(1), rich_help_panel=_SAMPLING, help="Limit of one thought."
+        "--max-tokens", metavar="TOKENS", parser=whole(1), rich_help_panel=_SAMPLING, help="Limit of one thought."
     ),
 ]
 AnswerTokens = Annotated[
     int,
     typer.Option(
-        "--answer-tokens", metavar="TOKENS", parser=_whole(1), rich_help_panel=_SAMPLING, help="Limit of one answer."
+        "--answer-tokens", metavar="TOKENS", parser=whole(1), rich_help_panel=_SAMPLING, help="Limit of one answer."
     ),
 ]
 Temperature = Annotated[
     float | None,
     typer.Option(
         "--temperature", metavar="T", rich_help_panel=_SAMPLING, show_default="the model's own",
-        parser=_number(lambda t: 0 <= t < math.inf, "of at least 0"),
+        parser=number(lambda t: 0 <= t < math.inf, "of at least 0"),
         help="0 always takes the likeliest token.",
     ),
 ]  # fmt: skip
@@ -310,14 +339,14 @@ TopP = Annotated[
     float | None,
     typer.Option(
         "--top-p", metavar="P", rich_help_panel=_SAMPLING, show_default="the model's own",
-        parser=_number(lambda p: 0 < p <= 1, "above 0 and at most 1"),
+        parser=number(lambda p: 0 < p <= 1, "above 0 and at most 1"),
         help="Draw from the likeliest tokens that hold this much probability.",
     ),
 ]  # fmt: skip
 TopK = Annotated[
     int | None,
     typer.Option(
-        "--top-k", metavar="K", parser=_whole(0), rich_help_panel=_SAMPLING, show_default="the model's own",
+        "--top-k", metavar="K", parser=whole(0), rich_help_panel=_SAMPLING, show_default="the model's own",
         help="Draw from the K likeliest tokens; 0 for no limit.",
     ),
 ]  # fmt: skip
@@ -325,7 +354,7 @@ MinP = Annotated[
     float | None,
     typer.Option(
         "--min-p", metavar="P", rich_help_panel=_SAMPLING, show_default="the model's own",
-        parser=_number(lambda p: 0 <= p < 1, "from 0 to below 1"),
+        parser=number(lambda p: 0 <= p < 1, "from 0 to below 1"),
         help="Draw from tokens at least this share as likely as the likeliest.",
     ),
 ]  # fmt: skip
@@ -333,7 +362,7 @@ RepetitionPenalty = Annotated[
     float | None,
     typer.Option(
         "--repetition-penalty", metavar="R", rich_help_panel=_SAMPLING, show_default="the model's own",
-        parser=_number(lambda r: 0 < r < math.inf, "above 0"),
+        parser=number(lambda r: 0 < r < math.inf, "above 0"),
         help="Make tokens that occurred already less likely by this factor; 1 for none.",
     ),
 ]  # fmt: skip

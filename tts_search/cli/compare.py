@@ -5,6 +5,7 @@ It reads options and writes files; what is measured and how is `evaluation`'s ma
 
 from __future__ import annotations
 
+import datetime
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,11 +18,13 @@ from tts_search.cli import arguments as options
 from tts_search.cli import terminal
 from tts_search.cli.outcomes import outcomes
 from tts_search.cli.outputs import check_folder
-from tts_search.cli.searcher import check_engine, import_object, open_searcher, read_strategy
+from tts_search.cli.searcher import check_engine, check_search, import_object, open_searcher, read_strategy
 from tts_search.cli.shared import Drawing, Engine, Scoring
+from tts_search.cli.solve_file import ShardOf
 from tts_search.core.protocols import Strategy
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
+from tts_search.whole_files import replacing, write_atomically
 from tts_search.written import split_calls
 
 if TYPE_CHECKING:
@@ -45,6 +48,14 @@ HELP_BELOW = """[bold]Examples[/bold]
   The same data set from a local copy, on a machine without a network.
 """
 
+
+def _day(text: str | None) -> str | None:
+    try:
+        return None if text is None else datetime.date.fromisoformat(text).isoformat()
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a day like 2024-08-01") from None
+
+
 DatasetName = Annotated[
     str,
     typer.Option(
@@ -55,7 +66,10 @@ DatasetName = Annotated[
     ),
 ]  # fmt: skip
 Limit = Annotated[
-    int | None, typer.Option("--limit", metavar="N", rich_help_panel=_DATA, help="Only the first N questions.")
+    int | None,
+    typer.Option(
+        "--limit", metavar="N", parser=options.whole(1), rich_help_panel=_DATA, help="Only the first N questions."
+    ),
 ]
 PromptColumn = Annotated[
     str | None, typer.Option("--prompt-column", metavar="NAME", rich_help_panel=_DATA, help="Of a file of yours.")
@@ -75,10 +89,12 @@ Release = Annotated[
     str, typer.Option("--release", metavar="NAME", rich_help_panel=_DATA, help="Of LiveCodeBench: v1 to v6.")
 ]
 Since = Annotated[
-    str | None, typer.Option("--since", metavar="DAY", rich_help_panel=_DATA, help="LiveCodeBench's first day.")
+    str | None,
+    typer.Option("--since", metavar="DAY", rich_help_panel=_DATA, callback=_day, help="LiveCodeBench's first day."),
 ]
 Until = Annotated[
-    str | None, typer.Option("--until", metavar="DAY", rich_help_panel=_DATA, help="LiveCodeBench's last day.")
+    str | None,
+    typer.Option("--until", metavar="DAY", rich_help_panel=_DATA, callback=_day, help="LiveCodeBench's last day."),
 ]
 Strategies = Annotated[
     str,
@@ -98,14 +114,14 @@ Budgets = Annotated[
 Repeats = Annotated[
     int,
     typer.Option(
-        "--repeats", metavar="N", rich_help_panel=_WHAT,
+        "--repeats", metavar="N", parser=options.whole(1), rich_help_panel=_WHAT,
         help="Searches of each question; accuracy is their mean. The paper repeats 64 times.",
     ),
 ]  # fmt: skip
 Concurrency = Annotated[
     int,
     typer.Option(
-        "--concurrency", metavar="N", rich_help_panel="Search",
+        "--concurrency", metavar="N", parser=options.whole(1), rich_help_panel="Search",
         help="Questions in flight at once; 1 measures the seconds that a single user waits.",
     ),
 ]  # fmt: skip
@@ -132,6 +148,7 @@ def compare(
     release: Release = "v6",
     since: Since = None,
     until: Until = None,
+    shard: ShardOf = None,
     *,
     engine: Engine,
     scoring: Scoring,
@@ -143,14 +160,20 @@ def compare(
 ) -> None:
     """Compare strategies on the same questions: accuracy with intervals, tokens, seconds, paired differences.
 
-    Every finished search is written to a log at once. Interrupt the command and run it again: it goes on.
+    Every finished sample is written to a log at once. Interrupt the command and run it again: it goes on.
     """
     with outcomes(debug):
         from tts_search.evaluation.comparison import compare as measure
         from tts_search.evaluation.datasets import load_dataset
+        from tts_search.grading.named import resolve_grader
 
         chosen, caps = parse_strategies(strategies), parse_budgets(budgets)
         check_engine(engine)
+        for strategy in chosen.values():
+            check_search(strategy, scoring.scorer, selector, ends=None not in caps)
+        judge: Any = import_object(grader, "--grader") if grader and ":" in grader else grader
+        if isinstance(judge, str):
+            resolve_grader(judge)
         check_folder(out, LOG, REPORTS)
         screen = None if quiet else terminal.console_for(sys.stderr)
         with terminal.own_streams(debug):
@@ -158,7 +181,6 @@ def compare(
                 screen.file = sys.stderr
             terminal.silence_logs(debug)
             terminal.silence_bars(debug)
-            judge: Any = import_object(grader, "--grader") if grader and ":" in grader else grader
             data = load_dataset(
                 dataset,
                 limit=limit,
@@ -169,6 +191,8 @@ def compare(
                 since=since,
                 until=until,
             )
+            if shard is not None:
+                data = data.part(shard)
             with terminal.loading(screen, engine.generator if ":" in engine.generator else engine.model or EMBEDDED):
                 searcher = open_searcher(engine, drawing, scoring, extract=extract, concurrency=concurrency)
             with searcher, evaluating(screen) as on_progress:
@@ -268,9 +292,10 @@ def write(comparison: Comparison, out: Path, *, command: str) -> Sequence[Path]:
     )
     figures = report.comparison_figures(comparison)
     for name, text in zip(REPORTS, texts, strict=False):
-        (out / name).write_text(text, encoding="utf-8")
+        write_atomically(out / name, text)
     for name, figure in zip(REPORTS[len(texts) :], figures, strict=True):
-        figure.savefig(out / name, dpi=150)
+        with replacing(out / name) as file:
+            figure.savefig(file, format="png", dpi=150)
     return [out / name for name in (*REPORTS, LOG)]
 
 

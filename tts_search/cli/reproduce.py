@@ -14,10 +14,11 @@ from tts_search.cli import terminal
 from tts_search.cli.compare import LOG, DatasetName, evaluating, parse_budgets
 from tts_search.cli.outcomes import outcomes
 from tts_search.cli.outputs import check_folder
-from tts_search.cli.searcher import open_searcher
+from tts_search.cli.searcher import check_engine, open_searcher
 from tts_search.cli.shared import Drawing, Engine, Scoring
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
+from tts_search.whole_files import write_atomically
 
 if TYPE_CHECKING:
     from tts_search.paper.study import Item
@@ -36,12 +37,31 @@ HELP_BELOW = """[bold]Examples[/bold]
   The same measurements on a model of yours.
 """
 
-Questions = Annotated[int, typer.Option("--questions", metavar="N", help="Questions of the data set.")]
-Samples = Annotated[int, typer.Option("--samples", metavar="N", help="Samples a question: a power of two, 8 to 1024.")]
+
+def _samples(text: str) -> int:
+    samples = options.whole(1)(text)
+    if not 8 <= samples <= 1024 or samples & (samples - 1):
+        raise typer.BadParameter(f"{samples} is not a power of two from 8 to 1024")
+    return samples
+
+
+Questions = Annotated[
+    int, typer.Option("--questions", metavar="N", parser=options.whole(1), help="Questions of the data set.")
+]
+Samples = Annotated[
+    int,
+    typer.Option("--samples", metavar="N", parser=_samples, help="Samples a question: a power of two, 8 to 1024."),
+]
 Budgets = Annotated[str, typer.Option("--budgets", metavar="LIST", help="Of the tree search, in tokens a question.")]
 Parameters = Annotated[
     int | None,
-    typer.Option("--parameters", metavar="N", help="The model's size, for the scaling law.", show_default="counted"),
+    typer.Option(
+        "--parameters",
+        metavar="N",
+        parser=options.whole(1),
+        help="The model's size, for the scaling law.",
+        show_default="counted",
+    ),
 ]
 Heads = Annotated[
     bool,
@@ -83,10 +103,9 @@ def reproduce(
         from tts_search.store import RunLog
 
         caps = [cap for cap in parse_budgets(budgets) if cap is not None]
-        if not 8 <= samples <= 1024 or samples & (samples - 1):
-            raise InvalidInputError(f"--samples must be a power of two from 8 to 1024, got {samples}")
         if not caps:
             raise InvalidInputError("--budgets needs at least one number of tokens")
+        check_engine(engine)
         check_folder(out, LOG, REPORTS)
         items = [item for item in paper.ITEMS if dataset == PUZZLES or item is not paper.figure_6]
         trains = heads and dataset == PUZZLES and engine.generator == "auto"
@@ -118,7 +137,7 @@ def reproduce(
                 page = frame.findings_page(study, findings, command=terminal.command_line())
         text = frame.findings_markdown(findings)
         for name, content in zip(REPORTS, (page, text), strict=True):
-            (out / name).write_text(content, encoding="utf-8")
+            write_atomically(out / name, content)
         if quiet:
             sys.stdout.write(text)
             return

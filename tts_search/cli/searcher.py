@@ -5,8 +5,9 @@ It knows nothing of what such objects do.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +19,53 @@ from tts_search.discovery import instantiate
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
 from tts_search.options import GENERATORS, is_url
+from tts_search.scorers.published import is_checkpoint
+from tts_search.selection.selectors import SELECTORS
 from tts_search.strategies import naming
 from tts_search.written import bind
 
 
 def is_object(name: str) -> bool:
-    """Whether a name is meant as `package.module:Object`; a URL is not."""
+    """Whether a name is meant as `package.module:Object` or `file.py:Object`; a URL is not."""
     return ":" in name and "://" not in name
 
 
 def import_object(name: str, option: str) -> Any:
-    """The object that `package.module:Object` names, from an installed package or the current folder."""
-    module, _, path = name.partition(":")
+    """The object that `package.module:Object` or `file.py:Object` names; modules of the current folder count."""
+    module, _, path = name.rpartition(":")
+    if module.endswith(".py"):
+        return _attribute(lambda: _from_file(module, option), name, path, option)
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
+    return _attribute(lambda: importlib.import_module(module), name, path, option)
+
+
+def _attribute(load: Callable[[], Any], name: str, path: str, option: str) -> Any:
     try:
-        found: Any = importlib.import_module(module)
+        found = load()
         for part in path.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
+    except InvalidInputError:
+        raise
+    except (ImportError, AttributeError) as error:
         raise InvalidInputError(f"{option} {name} cannot be imported: {error}") from error
+    except Exception as error:  # an import runs the user's code, which raises what it likes
+        raise InvalidInputError(f"{option} {name} cannot be imported: {type(error).__name__}: {error}") from error
     return found
+
+
+def _from_file(file: str, option: str) -> Any:
+    place = Path(file).expanduser()
+    if not place.is_file():
+        raise InvalidInputError(f"{option}: the file {file} is not there")
+    spec = importlib.util.spec_from_file_location(place.stem, place)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules.setdefault(place.stem, module)  # dataclasses and pickles look themselves up
+    spec.loader.exec_module(module)
+    return module
 
 
 def make_object(name: str, option: str, kind: type) -> Any:
@@ -71,6 +97,30 @@ def check_engine(engine: Engine) -> None:
         raise InvalidInputError(
             f"--tokenizer {engine.tokenizer} is for a server, and its URL is not given: a model here has its own"
         )
+
+
+def check_search(
+    strategy: Strategy, scorer: str, selector: str | None = None, *, early_stop: float | None = None, ends: bool = True
+) -> None:
+    """Refuse before anything is loaded what goes with nothing else; `ends` says whether something limits a search.
+
+    Raises:
+        InvalidInputError: scores are needed and `scorer` is none, a search would not end, or nobody can tell a lead.
+    """
+    chooses = SELECTORS[selector or ("majority" if scorer == "none" else "best")]
+    if scorer == "none" and getattr(strategy, "needs_scores", False):
+        raise InvalidInputError(
+            f"{type(strategy).__name__} goes where step scores are high, and --scorer none gives none: name a scorer, "
+            "or take best_of_n, which can do without"
+        )
+    if scorer == "none" and chooses.needs_scores:
+        raise InvalidInputError(f"--selector {selector} needs step scores: use --selector majority, or a scorer")
+    if getattr(strategy, "endless", False) and not ends:
+        raise InvalidInputError(
+            f"{type(strategy).__name__} searches until it is stopped: give it a budget, such as budget=160_000"
+        )
+    if early_stop is not None and chooses.decided is None:
+        raise InvalidInputError(f"--early-stop needs a selector that can tell a lead, and --selector {selector} cannot")
 
 
 def open_searcher(
@@ -107,7 +157,9 @@ def open_searcher(
 
 
 def _scorer(name: str) -> Any:
-    return make_object(name, "--scorer", Scorer) if ":" in name else None if name == "none" else name
+    if ":" in name and not is_checkpoint(name):
+        return make_object(name, "--scorer", Scorer)
+    return None if name == "none" else name
 
 
 def _function(name: str | None, option: str) -> Any:

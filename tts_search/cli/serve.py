@@ -15,6 +15,7 @@ from tts_search.cli.outcomes import outcomes
 from tts_search.cli.searcher import open_searcher
 from tts_search.cli.shared import Drawing, Engine, Scoring
 from tts_search.errors import MissingDependencyError
+from tts_search.options import is_url
 
 HELP_BELOW = """[bold]Try it[/bold]
 
@@ -165,6 +166,7 @@ def serve(
                 hosts=None if known else allow_host or (),
                 origins=allow_origin or (),
                 log_prompts=log_prompts,
+                idle_seconds=None if is_url(engine.generator) or is_url(engine.model) else 15.0,
             )
             log_to_stderr(access=not no_access_log, debug=debug)
             where = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"

@@ -10,22 +10,24 @@ import io
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import typer
 
 from tts_search.cli import arguments as options
 from tts_search.cli import show as report
+from tts_search.cli import solve_file as many
 from tts_search.cli import terminal
 from tts_search.cli.outcomes import EXIT_CODES, NO_ANSWER, outcomes
-from tts_search.cli.searcher import check_engine, open_searcher, read_strategy
+from tts_search.cli.searcher import check_engine, check_search, open_searcher, read_strategy
 from tts_search.cli.shared import Drawing, Engine, Scoring
 from tts_search.cli.wording import in_options
 from tts_search.core.protocols import Strategy
 from tts_search.core.result import SearchResult
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
-from tts_search.options import is_url
-from tts_search.selection.selectors import SELECTORS
+from tts_search.options import Options, is_url
+from tts_search.shards import Shard
 from tts_search.strategies.best_of_n import BestOfN
 from tts_search.strategies.naming import EFFORTS
 
@@ -37,6 +39,9 @@ HELP_BELOW = f"""[bold]Examples[/bold]
 [cyan]tts-search solve "Is 1001 prime?" --model ./my-model --budget 20000[/cyan]
   A model of yours, and never more than 20,000 sampled tokens.
 
+[cyan]tts-search solve --file questions.jsonl --out answers.jsonl -n 16[/cyan]
+  Many questions. Interrupt it and run it again: it goes on where it was, in the middle of a question too.
+
 [cyan]cat question.txt | tts-search solve - -n 16 --json > result.json[/cyan]
   Everything about a Best-of-16 search as one JSON object.
 
@@ -47,9 +52,9 @@ HELP_BELOW = f"""[bold]Examples[/bold]
 
 
 def solve(
-    question: options.Question,
     engine: Engine,
     scoring: Scoring,
+    question: options.Question = None,
     effort: options.EffortName = None,
     strategy: options.StrategyName = None,
     n: options.N = None,
@@ -59,6 +64,12 @@ def solve(
     extract: options.ExtractName = "auto",
     seconds: options.Seconds = None,
     early_stop: options.EarlyStop = None,
+    file: many.File = None,
+    out: many.Out = None,
+    form: many.FormatName = many.Format.PLAIN,
+    log: many.Log = None,
+    replay: many.Replay = None,
+    shard: many.ShardOf = None,
     *,
     drawing: Drawing,
     save: options.Save = None,
@@ -68,39 +79,54 @@ def solve(
 ) -> None:
     """Answer one question by search: think several times, score every step, answer from the best thinking.
 
+    Or, with --file, every question of a file.
+
     The answer, the scored thinking and the token account go to standard output, progress and errors to standard error.
     """
     from tts_search import export
     from tts_search.cli.progress import searching
 
     with outcomes(debug):
-        text = _read(question)
+        result: SearchResult | None = None
+        work: many.Work | None = None
+        files = _files(question, file, out, form, log, replay, shard, save=bool(save), json=json)
+        text = "" if files is not None else _read(question)
         chosen = _strategy(strategy, effort, n)
-        if scoring.scorer == "none" and selector is not None and SELECTORS[selector].needs_scores:
-            raise InvalidInputError(f"--selector {selector} needs step scores: use --selector majority, or a scorer")
+        ends = budget is not None or seconds is not None or replay is not None
+        check_search(chosen, scoring.scorer, selector, early_stop=early_stop, ends=ends)
+        if replay is not None and engine.generator == "auto":
+            engine = replace(engine, generator="none")
         check_engine(engine)
         screen = None if quiet else terminal.console_for(sys.stderr)
         with terminal.own_streams(debug):
             if screen is not None:
                 screen.file = sys.stderr
             terminal.silence_logs(debug)
-            if terminal.animates(screen) and not is_url(engine.generator) and not is_url(engine.model):
+            remote = is_url(engine.generator) or is_url(engine.model)
+            if terminal.animates(screen) and not remote and replay is None:
                 terminal.download(engine.model)  # under the hub's own progress bars: it can take long
             terminal.silence_bars(debug)
             with terminal.loading(screen, engine.generator if ":" in engine.generator else engine.model or EMBEDDED):
                 searcher = open_searcher(engine, drawing, scoring, extract=extract)
-            with searcher, searching(screen, budget) as on_progress:
-                result = searcher.search(
-                    text,
-                    strategy=chosen,
-                    budget=budget,
-                    repeat=repeat,
-                    selector=selector,
-                    seconds=seconds,
-                    early_stop=early_stop,
-                    seed=drawing.seed,
-                    on_progress=on_progress,
-                )
+            said: Options = {
+                "strategy": chosen,
+                "budget": budget,
+                "repeat": repeat,
+                "selector": selector,
+                "seconds": seconds,
+                "early_stop": early_stop,
+                "seed": drawing.seed,
+            }
+            if files is not None:
+                with searcher:
+                    work = many.solve_file(searcher, files, said, screen)
+            else:
+                with searcher, searching(screen, budget) as on_progress:
+                    result = searcher.search(text, **said, on_progress=on_progress)
+        if work is not None:
+            many.tell(work)
+            return
+        assert result is not None
         _print(result, json=json, quiet=quiet)
         for path in save or ():
             written = export.save(result, path)
@@ -111,7 +137,36 @@ def solve(
             raise typer.Exit(NO_ANSWER)
 
 
-def _read(question: str) -> str:
+def _files(
+    question: str | None,
+    file: Path | None,
+    out: Path | None,
+    form: many.Format,
+    log: Path | None,
+    replay: Path | None,
+    shard: Shard | None,
+    *,
+    save: bool,
+    json: bool,
+) -> many.Files | None:
+    """Where many questions come from and go, None for one question; what belongs to the other is refused."""
+    if file is None:
+        others = {"--out": out, "--log": log, "--replay": replay, "--shard": shard}
+        if given := [name for name, value in others.items() if value is not None]:
+            raise InvalidInputError(f"{given[0]} goes with --file: one question is answered on standard output")
+        return None
+    if question is not None:
+        raise InvalidInputError(f"give a question or --file {file}, not both")
+    if out is None:
+        raise InvalidInputError(f"--file {file} needs --out, a file for its answers")
+    if save or json:
+        raise InvalidInputError(f"{'--save' if save else '--json'} is for one question: --file writes to --out")
+    files = many.Files(questions=file, out=out, form=form, log=log, replay=replay, shard=shard)
+    files.check()
+    return files
+
+
+def _read(question: str | None) -> str:
     """The question itself, or standard input for `-`. An empty one is refused here, before a model is loaded."""
     if question == "-":
         raw = sys.stdin.buffer.read()
@@ -122,6 +177,8 @@ def _read(question: str) -> str:
                 f"standard input is not UTF-8 text: byte 0x{raw[error.start]:02x} at position {error.start}; "
                 "convert it first, for example with iconv -f latin1 -t utf-8"
             ) from error
+    if question is None:
+        raise InvalidInputError("no question: give a text, - to read it from standard input, or --file with many")
     if not question.strip():
         raise InvalidInputError("the question is empty: give a text, or - to read it from standard input")
     if any("\ud800" <= character <= "\udfff" for character in question):

@@ -12,6 +12,7 @@ from tts_search.cli import arguments as options
 from tts_search.cli.outcomes import INTERRUPTED, outcomes
 from tts_search.cli.train_sample import grader_of, quietly
 from tts_search.errors import InvalidInputError
+from tts_search.written import read_value
 
 HELP_BELOW = r"""[bold]The file[/bold], in TOML; flags go before it
 
@@ -32,8 +33,13 @@ HELP_BELOW = r"""[bold]The file[/bold], in TOML; flags go before it
     r = 16
 """
 
-File = Annotated[Path | None, typer.Argument(metavar="FILE", help="A description of the run; see below.")]
-Data = Annotated[Path | None, typer.Option("--data", metavar="FILE", help="Questions with answers, as JSON lines.")]
+File = Annotated[
+    Path | None, typer.Argument(metavar="FILE", callback=options.there, help="A description of the run; see below.")
+]
+Data = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="FILE", callback=options.there, help="Questions with answers, as JSON lines."),
+]
 Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="Checkpoints, log, curves, model.")]
 Head = Annotated[
     Path | None,
@@ -56,7 +62,7 @@ Settings = Annotated[
 
 def train(
     file: File = None,
-    model: options.Model = None,
+    model: options.LocalModel = None,
     data: Data = None,
     out: Out = None,
     head: Head = None,
@@ -70,6 +76,15 @@ def train(
     Ctrl-C saves behind the current step; run it again to go on. The trained model is [cyan]final/[/cyan] in the folder.
     """
     with outcomes(debug), quietly(debug) as say:
+        chosen = dict(map(_setting, settings or ()))
+        if file is None and (
+            missing := [f"--{n}" for n, v in (("model", model), ("data", data), ("out", out)) if not v]
+        ):
+            raise InvalidInputError(f"without a FILE that says it, {' and '.join(missing)} must be given")
+        if grader is not None:
+            grader_of(grader, strict=True)
+        if head is not None and not head.expanduser().is_dir():
+            raise InvalidInputError(f"--head: the folder {head} is not there")
         from tts_search.training.run import read_config
         from tts_search.training.run import train as run
 
@@ -81,7 +96,7 @@ def train(
             head=head,
             grader=grader,
             preset=preset,
-            training=dict(map(_setting, settings or ())),
+            training=chosen,
         )
         trainer, final = run(config, grader_of(config.grader, strict=True), report=say)
         trainer.end()  # else a process may abort as it exits: threads of the process group outlive the interpreter
@@ -99,4 +114,4 @@ def _setting(text: str) -> tuple[str, Any]:
     try:
         return name.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        return name.strip(), value.strip()
+        return name.strip(), read_value(value.strip())  # True, as Python writes it, is no text

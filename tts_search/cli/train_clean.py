@@ -21,13 +21,23 @@ if TYPE_CHECKING:
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Where the kept lines go, as they were.")]
 Against = Annotated[
     list[Path] | None,
-    typer.Option("--against", metavar="FILE", help="A benchmark's questions, as JSON lines; may be given again."),
+    typer.Option(
+        "--against",
+        metavar="FILE",
+        callback=options.there,
+        help="A benchmark's questions, as JSON lines; may be given again.",
+    ),
 ]
-Runs = Annotated[int, typer.Option("--words", metavar="N", help="A shared run of so many words is contamination.")]
+Runs = Annotated[
+    int,
+    typer.Option(
+        "--words", metavar="N", parser=options.whole(1), help="A shared run of so many words is contamination."
+    ),
+]
 Solved = Annotated[
     Path | None,
     typer.Option(
-        "--solved", metavar="FILE",
+        "--solved", metavar="FILE", callback=options.there,
         help="Graded trajectories of the policy: questions that it always or never solves go.",
     ),
 ]  # fmt: skip
@@ -48,9 +58,9 @@ def clean(
     raw questions.
     """
     with outcomes(debug), quietly(debug) as say:
-        from tts_search.export.files import write_atomically
         from tts_search.training import cleaning
         from tts_search.training.problems import read_problems
+        from tts_search.whole_files import write_atomically
 
         check_apart(out, questions, *(against or ()), *([] if solved is None else [solved]))
         problems = read_problems(questions)

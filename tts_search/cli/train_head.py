@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,11 +12,15 @@ from tts_search.cli import arguments as options
 from tts_search.cli.outcomes import outcomes
 from tts_search.cli.train_sample import quietly
 from tts_search.models import EMBEDDED
+from tts_search.scorers.aggregate import AGGREGATIONS
 
+_share = options.number(lambda share: 0 < share < 1, "above 0 and below 1")
+_rate = options.number(lambda rate: 0 < rate < math.inf, "above 0")
 Data = Annotated[
     Path,
     typer.Argument(
         metavar="TRAJECTORIES",
+        callback=options.there,
         help="JSON lines with [cyan]question[/cyan], [cyan]response[/cyan] and [cyan]correct[/cyan] (or "
         "[cyan]reward[/cyan]), as tts-search sample writes them.",
     ),
@@ -29,7 +34,7 @@ Out = Annotated[
 Readout = Annotated[
     str,
     typer.Option(
-        "--readout", metavar="NAME",
+        "--readout", metavar="NAME", callback=options.choice(("previous", "step")),
         help="Where a step is read: at the token before its step token ([cyan]previous[/cyan], what engines score "
         "without an extra token), or at the [cyan]step[/cyan] token.",
     ),
@@ -41,19 +46,29 @@ StepText = Annotated[
     ),
 ]
 Aggregation = Annotated[
-    str, typer.Option("--aggregation", metavar="NAME", help="From step scores to the trajectory's score.")
+    str,
+    typer.Option(
+        "--aggregation",
+        metavar="NAME",
+        callback=options.choice(AGGREGATIONS),
+        help=f"From step scores to the trajectory's score: {', '.join(AGGREGATIONS)}.",
+    ),
 ]
 Labels = Annotated[
     str,
     typer.Option(
-        "--labels", metavar="NAME",
+        "--labels", metavar="NAME", callback=options.choice(("outcome", "steps")),
         help="What a step is labelled with: its trajectory's [cyan]outcome[/cyan], or [cyan]steps[/cyan]: its own "
         "label where it has one.",
     ),
 ]  # fmt: skip
-HeldOut = Annotated[float, typer.Option("--held-out", metavar="SHARE", help="Share of the questions to measure on.")]
-Epochs = Annotated[int, typer.Option("--epochs", metavar="N", help="Passes over the steps.")]
-LearningRate = Annotated[float, typer.Option("--learning-rate", metavar="RATE", help="At the start; falls to 0.")]
+HeldOut = Annotated[
+    float, typer.Option("--held-out", metavar="SHARE", parser=_share, help="Share of the questions to measure on.")
+]
+Epochs = Annotated[int, typer.Option("--epochs", metavar="N", parser=options.whole(1), help="Passes over the steps.")]
+LearningRate = Annotated[
+    float, typer.Option("--learning-rate", metavar="RATE", parser=_rate, help="At the start; falls to 0.")
+]
 Cache = Annotated[
     Path | None,
     typer.Option(
@@ -61,12 +76,14 @@ Cache = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="Where the policy runs.")]
-BatchTokens = Annotated[int, typer.Option("--batch-tokens", metavar="N", help="Tokens the policy reads at once.")]
+BatchTokens = Annotated[
+    int, typer.Option("--batch-tokens", metavar="N", parser=options.whole(1), help="Tokens the policy reads at once.")
+]
 
 
 def fit_head(
     trajectories: Data,
-    model: options.Model = None,
+    model: options.LocalModel = None,
     out: Out = None,
     readout: Readout = "previous",
     step: StepText = None,

@@ -14,12 +14,17 @@ from tts_search.cli import arguments as options
 from tts_search.cli import terminal
 from tts_search.cli.outcomes import outcomes
 from tts_search.cli.outputs import check_apart
-from tts_search.cli.searcher import import_object, open_searcher
+from tts_search.cli.searcher import check_engine, import_object, open_searcher
 from tts_search.cli.shared import Drawing, Engine
-from tts_search.errors import InvalidInputError
+from tts_search.cli.solve_file import ShardOf
 
 Questions = Annotated[
-    Path, typer.Argument(metavar="QUESTIONS", help="JSON lines with [cyan]question[/cyan] and [cyan]answer[/cyan].")
+    Path,
+    typer.Argument(
+        metavar="QUESTIONS",
+        callback=options.there,
+        help="JSON lines with [cyan]question[/cyan] and [cyan]answer[/cyan].",
+    ),
 ]
 Out = Annotated[
     Path,
@@ -35,8 +40,12 @@ GraderName = Annotated[
         "[cyan]puzzle[/cyan], or [cyan]package.module:function[/cyan] of yours.",
     ),
 ]  # fmt: skip
-Samples = Annotated[int, typer.Option("--n", "-n", metavar="N", help="Trajectories for each question.")]
-Limit = Annotated[int | None, typer.Option("--limit", metavar="N", help="Only the first N questions.")]
+Samples = Annotated[
+    int, typer.Option("--n", "-n", metavar="N", parser=options.whole(1), help="Trajectories for each question.")
+]
+Limit = Annotated[
+    int | None, typer.Option("--limit", metavar="N", parser=options.whole(1), help="Only the first N questions.")
+]
 
 
 def sample(
@@ -46,18 +55,18 @@ def sample(
     grader: GraderName = "math",
     n: Samples = 8,
     limit: Limit = None,
+    shard: ShardOf = None,
     *,
     drawing: Drawing,
     debug: options.Debug = False,
 ) -> None:
     """Sample graded trajectories, for [cyan]tts-search fit-head[/cyan] to learn from.
 
-    Interrupt it and run it again: it goes on behind the last question that is in the file. A file that
+    Interrupt it and run it again: it goes on where it was, in the middle of a question too. A file that
     something else wrote is refused.
     """
     with outcomes(debug):
-        if limit is not None and limit < 1:
-            raise InvalidInputError(f"--limit must be at least 1, got {limit}")
+        check_engine(engine)
         check_apart(out, questions)
         with quietly(debug) as say:
             from tts_search.training.collection import collect
@@ -66,7 +75,7 @@ def sample(
             problems = read_problems(questions)[:limit]
             judge = grader_of(grader)
             with open_searcher(engine, drawing) as searcher:
-                collect(searcher, problems, out, grader=judge, n=n, seed=drawing.seed, report=say)
+                collect(searcher, problems, out, grader=judge, n=n, seed=drawing.seed, shard=shard, report=say)
         typer.echo(f"{out}")
 
 

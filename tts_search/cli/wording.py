@@ -12,6 +12,7 @@ from typing import Protocol
 _VALUE = r"""(?P<value>'[^']*'|"[^"]*"|\.\.\.|-?\d[\w.]*(?!\w)|[A-Za-z][\w-]*)?"""
 _UNSAID = {"True", "...", None}
 _PLURALS = {"budget": "budgets", "strategy": "strategies"}
+_WORDS = {"base_url": "the server's URL", "engine_args": "--engine-arg"}
 _options: dict[str, str] = {}
 
 
@@ -39,6 +40,8 @@ def in_options(message: str, options: Mapping[str, str] | None = None) -> str:
     options = _options if options is None else options
     if not options:
         return message
+    for word, said in _WORDS.items():
+        message = re.sub(rf"\b{word}\b", said, message)
     calls = list(_calls(message))
 
     def option(match: re.Match[str]) -> str:

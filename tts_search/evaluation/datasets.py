@@ -17,6 +17,7 @@ from typing import Any
 from tts_search.errors import InvalidInputError, MissingDependencyError
 from tts_search.evaluation.benchmarks import BENCHMARKS, Benchmark, number
 from tts_search.evaluation.records import SUFFIXES, Row, read_rows
+from tts_search.shards import Shard
 
 PUZZLES = "puzzles"
 PROMPT_COLUMNS = ("question", "prompt", "problem", "input")
@@ -49,6 +50,17 @@ class Dataset:
     def head(self, limit: int | None) -> Dataset:
         """The first `limit` problems; all for None."""
         return self if limit is None else replace(self, problems=self.problems[:limit])
+
+    def part(self, shard: Shard) -> Dataset:
+        """The problems of one shard.
+
+        Raises:
+            InvalidInputError: there are none.
+        """
+        mine = tuple([problem for problem in self.problems if shard.holds(problem.question)])
+        if not mine:
+            raise InvalidInputError(f"shard {shard} holds none of the {len(self)} questions: make fewer shards")
+        return replace(self, problems=mine)
 
 
 def load_dataset(

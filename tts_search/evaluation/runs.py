@@ -11,7 +11,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from tts_search.errors import InvalidInputError
 from tts_search.evaluation.datasets import Dataset, Problem
 from tts_search.grading import Grader
 from tts_search.grading.named import resolve_grader
+from tts_search.log import beside
+from tts_search.log.calls import opened
 from tts_search.models import EMBEDDED, weights_of
 from tts_search.options import SelectorLike
 from tts_search.selection.selectors import resolve_selector
@@ -68,6 +72,7 @@ OnRun = Callable[[RunProgress], None]
 class Evaluation:
     """A data set, an engine, a grader and a log: what all settings share.
 
+    Beside the log's file lies that of the searches, so that a search that was killed goes on where it was.
     `grader` is a function or a name, by default the data set's own. A record holds `correct`, the answer, the usage,
     and for every candidate its score, mean log-probability, vote and, where it was answered, whether it is right. A
     search that failed is a record with its `error`, counts as wrong, and is tried again the next time. With
@@ -105,10 +110,18 @@ class Evaluation:
         grade = self.grader if self.grader is not None else self.dataset.grader
         name = grade if isinstance(grade, str) else name_of(grade)
         grader = resolve_grader(grade) if isinstance(grade, str) else grade
+        path = self.log.path
         try:
-            with ThreadPoolExecutor(GRADING_THREADS, thread_name_prefix="grading") as threads:
+            with (
+                ThreadPoolExecutor(GRADING_THREADS, thread_name_prefix="grading") as threads,
+                nullcontext() if path is None else opened(beside(path)) as searches,
+            ):
+                search = partial(self.searcher.search_many, log=searches)
                 return [
-                    [self._one(setting, seed + repeat, name, grader, threads, counted) for repeat in range(repeats)]
+                    [
+                        self._one(setting, seed + repeat, name, grader, threads, counted, search)
+                        for repeat in range(repeats)
+                    ]
                     for setting in settings
                 ]
         finally:
@@ -123,6 +136,7 @@ class Evaluation:
         grader: Grader,
         threads: ThreadPoolExecutor,
         counted: Ticker,
+        search: Callable[..., Iterator[SearchResult]],
     ) -> list[Record]:
         problems, engine = self.dataset.problems, self.engine
         keys = [self._key(problem, setting, seed, grader_name, engine) for problem in problems]
@@ -135,7 +149,9 @@ class Evaluation:
             counted.one(setting.label)
 
         grading: list[Future[None]] = []
-        for result in self._search([problems[i].question for i in missing], setting, seed):
+        questions = [problems[i].question for i in missing]
+        options = {"strategy": setting.strategy, "budget": setting.budget, "selector": setting.selector}
+        for result in search(questions, seed=seed, **options):
             grading.append(threads.submit(finish, missing[result.index], result))
             _raise_first(grading)
         for future in grading:
@@ -147,11 +163,6 @@ class Evaluation:
         if record is None or record["error"] is not None:
             return False
         return not self.keep_tokens or all("response_ids" in candidate for candidate in record["candidates"])
-
-    def _search(self, questions: Sequence[str], setting: Setting, seed: int) -> Iterator[SearchResult]:
-        return self.searcher.search_many(
-            questions, strategy=setting.strategy, budget=setting.budget, selector=setting.selector, seed=seed
-        )
 
     def _key(self, problem: Problem, setting: Setting, seed: int, grader_name: str, engine: Record) -> Record:
         text = f"{problem.question}\0{problem.reference}".encode("utf-8", "replace")

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from tts_search.errors import InvalidInputError
 from tts_search.export.figure import plot
-from tts_search.export.files import FORMATS, write_atomically
+from tts_search.export.files import FORMATS
 from tts_search.export.graphs import to_graphml, to_networkx
 from tts_search.export.page import to_html
 from tts_search.export.rows import Source
 from tts_search.export.saved import from_json, to_json, tree_from_json
 from tts_search.export.text_tree import rich_tree
+from tts_search.whole_files import write_atomically
 
 __all__ = [
     "from_json",

@@ -1,10 +1,8 @@
-"""The forms a search can be saved in, by suffix, and how a file is replaced whole or not at all."""
+"""The forms a search can be saved in, by suffix."""
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -46,26 +44,6 @@ def check_writable(path: Path) -> None:
         )
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside the file and rename over it: a reader, or a crash, sees the old file or the new one.
-
-    A new file gets the permissions that any new file gets, a replaced one keeps its own. A link is written through.
-    """
-    path = path.resolve()
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # else a crash behind the rename can leave an empty file
-        Path(name).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise
-
-
 def is_replaceable(path: Path) -> bool:
     """Whether nothing is there, or nothing but a search that was saved: a person's file is not to be written over."""
     try:
@@ -75,12 +53,6 @@ def is_replaceable(path: Path) -> bool:
     except OSError:
         return False
     return not data.strip() or _MARKS[path.suffix.lower()] in data
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)  # it can only be read by setting it; the strict value harms nobody in between
-    os.umask(mask)
-    return mask
 
 
 def _image(kind: str) -> Callable[[Source], bytes]:

@@ -45,10 +45,14 @@ class PretrainedTokenizer:
             raise ModelNotFoundError(
                 f"no readable tokenizer in {str(folder)!r} (a model folder with tokenizer.json is needed): {error}"
             ) from error
-        try:
-            generation = GenerationConfig.from_pretrained(str(folder))
-        except Exception:  # a folder without generation_config.json is common, and complete
-            generation = GenerationConfig()
+        generation = GenerationConfig()
+        if (Path(folder) / "generation_config.json").is_file():  # a folder without it is common, and complete
+            try:
+                generation = GenerationConfig.from_pretrained(str(folder))
+            except Exception as error:
+                raise InvalidInputError(
+                    f"{str(folder)!r} has a generation_config.json that is none: {error}"
+                ) from error
         ids = generation.eos_token_id
         eos = {ids} if isinstance(ids, int) else set(ids or ())
         if self._hf.eos_token_id is not None:
@@ -71,11 +75,14 @@ class PretrainedTokenizer:
 
     @property
     def sampling(self) -> Sampling:
-        """How the model's `generation_config.json` wants tokens drawn; the paper's settings where it says nothing."""
-        own = self.generation
-        if not own.do_sample:
-            return Sampling()
-        default = Sampling()
+        """How the model's `generation_config.json` wants tokens drawn; the paper's settings where it says nothing.
+
+        A model that is not to be sampled from at all (`do_sample` false) keeps its repetition penalty: what else stands
+        there has no meaning by its own account, and a search has to sample.
+        """
+        own, default = self.generation, Sampling()
+        if own.do_sample is False:
+            return Sampling(repetition_penalty=own.repetition_penalty or 1.0)
         return Sampling(
             temperature=default.temperature if own.temperature is None else own.temperature,
             top_p=default.top_p if own.top_p is None else own.top_p,

@@ -49,7 +49,7 @@ def runs_of(runner: Runner, job: Job, said: Mapping[str, Any]) -> Iterator[tuple
     told = Said(
         selector=said.get("selector") is not None,
         aggregation=said.get("aggregation") is not None,
-        extract="extract" in said,
+        extract=said.get("extract", "auto") != "auto",
     )
     with log_to_read(log) as file:
         yield ReplayedRuns(runner, file, job, told), job

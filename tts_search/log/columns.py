@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 import zlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from tts_search.core.protocols import Completion
 from tts_search.log.numbers import read_number, write_number
@@ -43,7 +43,7 @@ def pack(completion: Completion, seconds: float, step_ids: frozenset[int]) -> by
     ids = completion.token_ids
     width = (max(ids).bit_length() + 7) // 8 or 1
     flags = width << _WIDTH_SHIFT
-    columns = [np.array(ids, "<u4").view(np.uint8).reshape(-1, 4)[:, :width].T.tobytes()]
+    columns = [_planes(array("I", ids), width)]
     wide, column = floats(completion.logprobs)
     flags |= _WIDE_LOGPROBS * wide
     columns.append(column)
@@ -69,9 +69,7 @@ def unpack(data: bytes, step_ids: frozenset[int]) -> Kept:
     body = file.read()
     body = zlib.decompress(body) if flags & _PACKED else body
     width = flags >> _WIDTH_SHIFT
-    planes = np.zeros((count, 4), np.uint8)
-    planes[:, :width] = np.frombuffer(body, np.uint8, count * width).reshape(width, count).T
-    ids = planes.view("<u4")[:, 0].tolist()
+    ids = _numbers("I", body[: count * width], width).tolist()
     place = count * width
     logprobs, place = read_floats(body, place, count, wide=bool(flags & _WIDE_LOGPROBS))
     scores: Sequence[float] | None = None
@@ -92,16 +90,37 @@ def unpack(data: bytes, step_ids: frozenset[int]) -> Kept:
 
 def floats(values: Sequence[float]) -> tuple[bool, bytes]:
     """Whether they need 8 bytes each, and their bytes, plane by plane: what is alike stands together."""
-    exact = np.array(values, "<f8")
-    with np.errstate(over="ignore"):
-        narrow = exact.astype("<f4")
-    wide = not np.array_equal(narrow.astype("<f8"), exact, equal_nan=True)
-    column = exact if wide else narrow
-    return wide, column.view(np.uint8).reshape(len(values), -1).T.tobytes() if len(values) else b""
+    try:
+        narrow = array("f", values)
+        wide = any(a != b and not (math.isnan(a) and math.isnan(b)) for a, b in zip(values, narrow, strict=True))
+    except OverflowError:
+        narrow, wide = array("f"), True
+    return wide, _planes(array("d", values), 8) if wide else _planes(narrow, 4)
 
 
 def read_floats(body: bytes, place: int, count: int, *, wide: bool) -> tuple[list[float], int]:
     """`count` numbers that begin at `place`, and the place behind them."""
     width = 8 if wide else 4
-    planes = np.frombuffer(body, np.uint8, count * width, place).reshape(width, count).T
-    return np.ascontiguousarray(planes).view(f"<f{width}").reshape(-1).tolist(), place + count * width
+    end = place + count * width
+    return _numbers("d" if wide else "f", body[place:end], width).tolist(), end
+
+
+def _planes(numbers: array[Any], width: int) -> bytes:
+    """The low `width` bytes of each number: the lowest of all, then the next, and so on."""
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    data, size = numbers.tobytes(), numbers.itemsize
+    return b"".join([data[place::size] for place in range(width)])
+
+
+def _numbers(kind: str, planes: bytes, width: int) -> array[Any]:
+    """Inverse of `_planes`."""
+    numbers = array(kind)
+    size, count = numbers.itemsize, len(planes) // width
+    data = bytearray(size * count)
+    for place in range(width):
+        data[place::size] = planes[place * count : (place + 1) * count]
+    numbers.frombytes(bytes(data))
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers

@@ -110,11 +110,12 @@ class SearchLog:
 
     def close(self) -> None:
         """Let another process write the file. Calling it twice is harmless."""
-        if self._writer is not None and not self._writer.closed:
-            os.fsync(self._writer.fileno())
-            self._writer.close()
-        if hasattr(self, "_reader"):
-            self._reader.close()
+        with self._lock:  # nobody writes to a number that is another file's by now
+            if self._writer is not None and not self._writer.closed:
+                os.fsync(self._writer.fileno())
+                self._writer.close()
+            if hasattr(self, "_reader"):
+                self._reader.close()
 
     def __enter__(self) -> Self:
         return self

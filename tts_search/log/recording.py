@@ -10,6 +10,7 @@ import time
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tts_search.core.draw import check_completions
 from tts_search.core.protocols import Completion, Generator, Request, Sampling, Scorer, Scores, Tokenizer
@@ -74,6 +75,10 @@ class RecordedGenerator:
     def head_config(self) -> SPRMConfig | None:
         """The engine's."""
         return self.engine.head_config
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else an engine may have, such as `remark`."""
+        return getattr(self.engine, name)
 
     async def aclose(self) -> None:
         """Nothing: the engine is its searcher's."""

@@ -24,7 +24,7 @@ EFFORTS = {"low": 2, "medium": 8, "high": 32}
 PAPER_EFFORTS = {"low": "44.0", "medium": "53.1", "high": "57.9"}
 PAPER_PASS_AT_1 = "39.3"  # the tree search's point at no budget
 PAPER_TREE = ("48.8", "50.0", "51.7", "52.8")  # at 40k, 80k, 120k and 160k tokens
-STEPWISE = MCTS(until=Until.STEP, expansion_tokens=None)
+STEPWISE = MCTS(until=Until.STEP, expansion_tokens=None, exploration=2**0.5)  # UCT: thoughts here are short
 SELECTORS = {"score": "SPRM", "logprob": "mean log-probability", "majority": "majority", "oracle": "oracle"}
 
 

@@ -75,7 +75,8 @@ class OutcomeRewardModel:
             system: the system turn; None is the one that Qwen2.5-Math-RM and AceMath-RM were trained with, and none for
                 others.
             device: `"cpu"`, `"cuda:1"`, ...; `"auto"` prefers CUDA to MPS to the CPU.
-            dtype: `"float32"`, `"bfloat16"`, ...; `"auto"` keeps the checkpoint's.
+            dtype: `"float32"`, `"bfloat16"`, ...; `"auto"` keeps the checkpoint's, but runs in fp32 on a CPU that
+                does not compute the checkpoint's itself, if memory allows.
             batch_tokens: how many tokens go through the model at once.
             prefix_cache_tokens: how many tokens' keys and values are kept to go on from, what solutions share once;
                 None is room for 16 of the longest, within a quarter of the memory that is free; 0 for none.

@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig
 from transformers.utils import logging
 
 from tts_search.errors import InvalidInputError, MissingDependencyError, ModelNotFoundError
+from tts_search.generators.transformers.placement import placement
 from tts_search.models import model_folder
 from tts_search.scorers.checkpoint import base_of
 
@@ -67,10 +68,7 @@ def load_model(
         ModelNotFoundError: it cannot be loaded, or weights are missing.
         InvalidInputError: no such device or dtype.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise InvalidInputError(f'dtype must be "auto" or a torch float type such as "bfloat16", got {dtype!r}')
+    device, dtype = placement(folder, device, dtype)
     bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # weights that are not needed (a language model's head) are no news

@@ -105,7 +105,25 @@ def means_values(extract: Extract) -> bool:
 
     The words of "text", programs, letters, and what a function of the user's returns count as they are.
     """
-    return extract in _VALUES
+    return (extract.extract if isinstance(extract, UpTo) else extract) in _VALUES
+
+
+@dataclass(frozen=True, slots=True)
+class UpTo:
+    """Reads an answer up to the first of the `stops`, as its asker will: what a model writes behind it is no vote."""
+
+    extract: Extract
+    stops: tuple[str, ...]
+
+    def __call__(self, answer: str) -> str | None:
+        """The vote."""
+        return self.extract(up_to(answer, self.stops)[0])
+
+
+def up_to(text: str, stops: Sequence[str]) -> tuple[str, bool]:
+    """The text in front of the stop that is complete first, as if it came by characters; whether there is one."""
+    ends = [(place + len(stop), place) for stop in stops if (place := text.find(stop)) >= 0]
+    return (text[: min(ends)[1]], True) if ends else (text, False)
 
 
 @dataclass(frozen=True, slots=True)

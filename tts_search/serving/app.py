@@ -42,6 +42,7 @@ def served_by(searcher: Searcher, name: str, *, limits: Limits | None = None, **
         name=name,
         scored=searcher.settings["scorer"] is not None,
         thinks=searcher.generator.tokenizer.thinking is not None,
+        starts_anywhere=getattr(searcher.generator, "starts_anywhere", True),
         limits=limits or Limits(),
         **settings,
     )
@@ -56,14 +57,16 @@ def create_app(
     hosts: Collection[str] | None = (),
     origins: Collection[str] = (),
     log_prompts: bool = False,
+    idle_seconds: float | None = 15.0,
 ) -> FastAPI:
     """The server as an ASGI application, which owns the searcher from its start on and closes it at its end.
 
     `open_another` makes a searcher like it when the engine dies. `hosts` are names that the server may be called by,
-    None any; `origins` those web pages that may call it from a browser.
+    None any; `origins` those web pages that may call it from a browser. An engine that is idle for `idle_seconds` is
+    asked for a token, so that `/health` knows; None spares it.
     """
     check_default(served)
-    supervisor = Supervisor(searcher, open_another, restarts=served.limits.restarts)
+    supervisor = Supervisor(searcher, open_another, restarts=served.limits.restarts, idle_seconds=idle_seconds)
     service = Service(supervisor, served, keys or Keys(), log_prompts=log_prompts)
 
     @asynccontextmanager
@@ -136,7 +139,7 @@ def _looking(app: FastAPI, service: Service) -> None:
     @app.get("/v1/searches/{name}/events")
     async def events(request: Request, name: str) -> Response:
         found = service.searches.find(service.who(request), name)
-        return LiveStream(watch(found), nullcontext(), service.limits.keep_alive_seconds, {})
+        return LiveStream(watch(found), nullcontext(lambda: found.over), service.limits.keep_alive_seconds, {})
 
     @app.delete("/v1/searches/{name}")
     async def cancel(request: Request, name: str) -> Response:

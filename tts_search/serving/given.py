@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from tts_search.core.result import Candidate, SearchResult
 from tts_search.core.tree import Ending, Tree
+from tts_search.selection.votes import up_to
 from tts_search.serving.fields import Ask
 
 
@@ -46,10 +47,9 @@ class Cut:
         if self.ended or not self._stops:
             return "" if self.ended else text
         self._held += text
-        found = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
-        if found:
-            self.ended = True
-            told, self._held = self._held[: min(found)], ""
+        told, self.ended = up_to(self._held, self._stops)
+        if self.ended:
+            self._held = ""
             return told
         keep = max(_overlap(self._held, stop) for stop in self._stops)
         told = self._held[: len(self._held) - keep]
@@ -62,13 +62,6 @@ class Cut:
         return held
 
 
-def cut(text: str, stops: Sequence[str]) -> tuple[str, bool]:
-    """The text in front of the first stop, and whether there is one."""
-    whole = Cut(stops)
-    told = whole.feed(text)
-    return told + whole.close(), whole.ended
-
-
 def _overlap(text: str, stop: str) -> int:
     """How long an end of the text is that begins `stop`."""
     return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
@@ -78,7 +71,7 @@ def answers(result: SearchResult, ask: Ask) -> list[Answer]:
     """The chosen answer, then the best of the others that differ from it and from each other: `n` at most."""
     tree, chosen = result.tree, result.chosen
     if tree is None or chosen is None:
-        text, stopped = cut(result.answer, ask.stop)
+        text, stopped = up_to(result.answer, ask.stop)
         return [Answer(text, result.thinking, "stop" if stopped or result.answer else "length")]
     order = [chosen, *(i for i in _ranking(result) if i != chosen)]
     given: dict[str, Answer] = {}
@@ -145,7 +138,7 @@ def _answer(tree: Tree, candidate: Candidate, ask: Ask) -> Answer:
     if ask.answer_tokens is not None and length > ask.answer_tokens:
         ids = tree.token_ids(end)[end.length - length :]
         text, complete = tree.decode(ids[: ask.answer_tokens]).strip(), False
-    text, stopped = cut(text, ask.stop)
+    text, stopped = up_to(text, ask.stop)
     return Answer(text, thinking, "stop" if stopped or complete else "length")
 
 

@@ -15,6 +15,7 @@ import uvicorn
 
 from tts_search.errors import InvalidInputError
 from tts_search.serving.keys import VARIABLE, Keys
+from tts_search.serving.live import BrokenOffError
 from tts_search.serving.refusals import unavailable
 from tts_search.serving.service import Service
 
@@ -108,6 +109,7 @@ def log_to_stderr(*, access: bool, debug: bool) -> None:
     """One line of JSON a request, and what the server itself has to say."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    handler.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], BrokenOffError)))
     plain = logging.StreamHandler(sys.stderr)
     plain.setFormatter(logging.Formatter("%(message)s"))
     for name, where, level in (

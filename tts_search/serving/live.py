@@ -16,11 +16,16 @@ from starlette.types import Receive, Scope, Send
 from tts_search.serving.refusals import RefusedError, refusal_of
 from tts_search.serving.sse_out import KEEP_ALIVE, body
 
+Present = AbstractContextManager[Callable[[], bool]]
+
 
 class Live(Response):
-    """Runs `_write` until it is done or the client leaves; `present` is entered for as long."""
+    """Runs `_write` until it is done or the client leaves; `present` is entered for as long.
 
-    def __init__(self, present: AbstractContextManager[Any], every: float, headers: Mapping[str, str]) -> None:
+    It gives a function: whether all is said. A client that closes the connection then has not left.
+    """
+
+    def __init__(self, present: Present, every: float, headers: Mapping[str, str]) -> None:
         super().__init__(headers={**headers, "cache-control": "no-store"})
         del self.headers["content-length"]
         self._present = present
@@ -28,12 +33,12 @@ class Live(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Reply."""
-        with self._present:
+        with self._present as over:
             writing = asyncio.ensure_future(self._write(send))
             leaving = asyncio.ensure_future(_left(receive))
             try:
                 await asyncio.wait({writing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-                if not writing.done():
+                if not writing.done() and not over():
                     scope.setdefault("state", {})["left"] = True
             finally:
                 for task in (writing, leaving):
@@ -57,7 +62,7 @@ class LiveStream(Live):
     def __init__(
         self,
         parts: AsyncIterator[bytes],
-        present: AbstractContextManager[Any],
+        present: Present,
         every: float,
         headers: Mapping[str, str],
     ) -> None:
@@ -94,7 +99,7 @@ class LiveBody(Live):
     def __init__(
         self,
         made: Callable[[], Awaitable[Any]],
-        present: AbstractContextManager[Any],
+        present: Present,
         every: float,
         headers: Mapping[str, str],
     ) -> None:

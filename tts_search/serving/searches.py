@@ -71,13 +71,13 @@ class Search:
         return self.ended is not None
 
     @contextmanager
-    def client(self, linger: float) -> Iterator[None]:
-        """A connection that waits for the answer."""
+    def client(self, linger: float) -> Iterator[Callable[[], bool]]:
+        """A connection that waits for the answer; gives whether the search is over."""
         self.clients += 1
         if self._leaving is not None:
             self._leaving.cancel()
         try:
-            yield
+            yield lambda: self.over
         finally:
             self.clients -= 1
             if not self.clients and not self.over:
@@ -148,6 +148,7 @@ class Search:
         """On the searcher's thread, thousands of times a second: it only notes."""
         if isinstance(event, Sampled):
             self.sampled = event.sampled_tokens
+            self._supervisor.heard += 1
             now = time.monotonic()
             if self.first_token is None and event.sampled_tokens:
                 self.first_token = now

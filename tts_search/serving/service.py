@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -15,11 +16,13 @@ from starlette.requests import Request
 from tts_search.serving.admission import Admission
 from tts_search.serving.fields import Ask
 from tts_search.serving.keys import Key, Keys
-from tts_search.serving.refusals import RefusedError
+from tts_search.serving.refusals import RefusedError, refusal_of
 from tts_search.serving.searches import Search, Searches
 from tts_search.serving.supervisor import Supervisor
 from tts_search.serving.telemetry import Telemetry
-from tts_search.serving.wanted import Plan, Served, plan
+from tts_search.serving.wanted import ENDLESS_TOKENS, Plan, Served, plan
+
+log = logging.getLogger("tts_search.serving")
 
 
 class Service:
@@ -78,6 +81,8 @@ class Service:
         self.searches.cancel_all(error)
 
     def _ended(self, search: Search) -> None:
+        if search.error is not None and not search.task.cancelled() and refusal_of(search.error).status >= 500:
+            log.warning("search %s failed: %s: %s", search.id, type(search.error).__name__, search.error)
         self.searches.end(search)
         self.telemetry.ended(search)
 
@@ -106,8 +111,8 @@ def _allowed(wanted: Plan, key: Key) -> Plan:
     if key.seconds is not None:
         options["seconds"] = min(key.seconds, wanted.options.get("seconds") or math.inf)
     left = key.left
-    if left:
-        options["budget"] = min(left, wanted.options.get("budget") or left)
+    if left:  # who names no budget gets a part, so that others of the key may run beside it
+        options["budget"] = min(left, wanted.options.get("budget") or max(ENDLESS_TOKENS, left // 4))
     return replace(wanted, options=options)
 
 

@@ -27,7 +27,8 @@ log = logging.getLogger("tts_search.serving")
 class Supervisor:
     """Owns the searcher. `open_another` makes one anew, in a thread; `restarts` is how often, in a row, in vain.
 
-    `start_seconds` limits the first request of an engine, which may load a model.
+    `start_seconds` limits the first request of an engine, which may load a model. An engine that has had nothing to do
+    for `idle_seconds` is looked at, too; None spares it, where every token is paid for. `heard` counts signs of life.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Supervisor:
         restarts: int = 3,
         probe_seconds: float = PROBE_SECONDS,
         start_seconds: float = 1800.0,
+        idle_seconds: float | None = 15.0,
     ) -> None:
         self.searcher = searcher
         self.state: State = "starting"
@@ -46,18 +48,24 @@ class Supervisor:
         self._restarts = restarts
         self._probe_seconds = probe_seconds
         self._start_seconds = start_seconds
+        self._idle_seconds = idle_seconds
         self._looking: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self.heard = 0
 
     def start(self) -> None:
         """Begin: the engine is asked for its first token beside everything else."""
         self._looking = asyncio.ensure_future(self._begin())
+        if self._idle_seconds is not None:
+            self._watching = asyncio.ensure_future(self._watch(self._idle_seconds))
 
     async def close(self) -> None:
         """Free the engine; what runs is cancelled."""
         self.state = "closed"
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait({self._looking})
+        for task in (self._looking, self._watching):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
         await asyncio.to_thread(_close, self.searcher)
 
     def check(self) -> None:
@@ -86,15 +94,22 @@ class Supervisor:
             return await searcher.asearch(question, **options)
         except (GeneratorError, SearchCancelledError) as error:
             if searcher is self.searcher and self.state == "ready":
-                await self._look(error)
+                log.warning("a search failed, so the engine is looked at: %s", error)
+                await self._look()
             if searcher is not self.searcher or self.state != "ready":
                 raise unavailable("the engine died while this search ran: try again") from error
             raise
 
-    async def _look(self, error: TTSError) -> None:
+    async def _watch(self, seconds: float) -> None:
+        while True:
+            heard = self.heard
+            await asyncio.sleep(seconds)
+            if self.state == "ready" and self.heard == heard:
+                await self._look()
+
+    async def _look(self) -> None:
         """Ask the engine for a token, once for all who wonder."""
         if self._looking is None or self._looking.done():
-            log.warning("a search failed, so the engine is looked at: %s", error)
             self._looking = asyncio.ensure_future(self._examine())
         await asyncio.shield(self._looking)
 
@@ -131,14 +146,24 @@ class Supervisor:
         log.error("the engine is dead")
 
     async def _lives(self, seconds: float) -> bool:
+        heard = self.heard
+        # Services that think behind their own doors refuse a limit that holds no thought.
+        tokens = 1 if getattr(self.searcher.generator, "starts_anywhere", True) else 64
         try:
             async with asyncio.timeout(seconds):
                 await self.searcher.asearch(
-                    PROBE, strategy="single", selector="logprob", max_tokens=1, answer_tokens=1, keep_tree=False
+                    PROBE, strategy="single", max_tokens=tokens, answer_tokens=tokens, keep_tree=False
                 )
-        except Exception as error:
-            log.error("the engine does not answer: %s: %s", type(error).__name__, error)
+        except TimeoutError:
+            if self.heard != heard:  # it is busy with others
+                return True
+            log.error("the engine tells nothing for %g seconds", seconds)
             return False
+        except (GeneratorError, SearchCancelledError) as error:
+            log.error("the engine does not answer: %s", error)
+            return False
+        except TTSError as error:  # a scorer's, say: the engine answered it
+            log.warning("the engine was looked at, and something else failed: %s", error)
         return True
 
 

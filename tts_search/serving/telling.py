@@ -9,12 +9,13 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from tts_search.core.events import Answering, Chosen, Event, Grown
+from tts_search.core.events import Answering, Chosen, Event, Grown, Sampled
 from tts_search.core.tree import Ending
 from tts_search.serving.given import Cut, answers
 from tts_search.serving.searches import Search
 
 LINE_SECONDS = 1.0  # a search of many small rounds tells of some of them
+QUIET_SECONDS = 5.0  # and one of long rounds of the tokens meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +65,19 @@ class Rounds:
         self._nodes = 0
         self._last = ""
         self._best: float | None = None
-        self._told = 0.0
+        self._told = time.monotonic() - LINE_SECONDS
 
     def hear(self, event: Event) -> str:
         """A line, where the event ends a round that is worth one."""
-        if not isinstance(event, Grown):
+        if not isinstance(event, Grown | Sampled):
             return ""
-        for node in event.nodes:
+        for node in event.nodes if isinstance(event, Grown) else ():
             self._nodes += 1
             self.parents.add(node.parent)
             if node.new_step_scores:
                 self._best = node.value if self._best is None else max(self._best, node.value)
         now = time.monotonic()
-        if now - self._told < LINE_SECONDS:
+        if now - self._told < (LINE_SECONDS if isinstance(event, Grown) else QUIET_SECONDS):
             return ""
         self._told = now
         return self.line()

@@ -16,6 +16,7 @@ from tts_search.core.protocols import Strategy
 from tts_search.errors import InvalidInputError
 from tts_search.options import Options
 from tts_search.selection.selectors import resolve_selector
+from tts_search.selection.votes import UpTo, resolve_extract
 from tts_search.serving.fields import Ask
 from tts_search.serving.limits import Limits
 from tts_search.serving.refusals import RefusedError
@@ -33,12 +34,14 @@ class Served:
     """What a server has to offer: a model under one name, what scores its steps (or nothing), and its defaults.
 
     `default` is the strategy of requests that name none, `strongest` the one of `mode: "pro"`, `plugins` the names of
-    strategies of other packages that requests may use. `thinks` says whether the model has a thinking part.
+    strategies of other packages that requests may use. `thinks` says whether the model has a thinking part,
+    `starts_anywhere` whether the engine can go on from where a path stands.
     """
 
     name: str
     scored: bool
     thinks: bool
+    starts_anywhere: bool = True
     default: str | Strategy = "medium"
     strongest: str | Strategy = "xhigh"
     budget: int | None = None
@@ -49,7 +52,11 @@ class Served:
     def suffixes(self) -> list[str]:
         """What may stand behind the model's name and a colon."""
         names = [*EFFORTS, *STRATEGIES, *self.plugins]
-        return [name for name in names if self.scored or not getattr(_named(name, self), "needs_scores", False)]
+        return [name for name in names if self._offers(_named(name, self))]
+
+    def _offers(self, strategy: Strategy) -> bool:
+        scores = self.scored or not getattr(strategy, "needs_scores", False)
+        return scores and (self.starts_anywhere or not getattr(strategy, "continues_paths", False))
 
     @property
     def models(self) -> list[str]:
@@ -84,6 +91,8 @@ def plan(ask: Ask, served: Served) -> Plan:
     for name in ("repeat", "aggregation", "extract", "early_stop", "max_tokens"):
         if (value := getattr(search, name)) is not None:
             options[name] = value
+    if ask.stop:
+        options["extract"] = UpTo(resolve_extract(search.extract or "auto"), ask.stop)
     options["seconds"] = min(search.seconds or limits.request_seconds, limits.request_seconds)
     options["budget"] = _budget(search.budget, strategy, served)
     options["seed"] = secrets.randbelow(1 << 31) if ask.seed is None else ask.seed

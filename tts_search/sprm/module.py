@@ -25,6 +25,7 @@ from tts_search.sprm.loading import (
     read_released,
     read_safetensors,
 )
+from tts_search.whole_files import replacing_folder
 
 
 class SPRM(nn.Module):
@@ -52,11 +53,11 @@ class SPRM(nn.Module):
         """
         folder = Path(folder)
         check_free(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         config = asdict(self.config) | {"step_rule": rule_to_json(self.config.step_rule)}
-        (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
         weights = {k: v.detach().float().contiguous().cpu() for k, v in self.layers.state_dict().items()}
-        save_file(weights, folder / WEIGHTS_FILE)
+        with replacing_folder(folder) as whole:  # the config comes first: it says that the weights are a head's
+            (whole / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+            save_file(weights, whole / WEIGHTS_FILE)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, hidden_size: int | None = None) -> SPRM:

@@ -1,6 +1,6 @@
 """Monte Carlo tree search without rollouts: a node is worth what the process reward model says (paper, A.1).
 
-Knows no engine and no scorer.
+Knows no engine, no scorer and no budget: whenever it is stopped, some path should have ended.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from typing import ClassVar, Literal
 from tts_search.core.protocols import Expand, Plan, Until
 from tts_search.core.tree import Node, Tree
 from tts_search.errors import InvalidInputError
+from tts_search.strategies.bounds import puct, uct
 from tts_search.strategies.statistics import Statistics
 from tts_search.strategies.typed import Typed
+
+FINISHING = 0.25  # of all tokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -24,6 +27,12 @@ class MCTS(Typed):
     `leaves` above 1 that many leaves are expanded in one round, spread by virtual loss: a leaf already chosen counts as
     one more visit, worth 0, along its path. `selection="puct"` explores a child by its share of its siblings' values. A
     path that ended or cannot grow is never selected again.
+
+    `exploration` is the constant of the bound. UCB1's sqrt(2) is made for values all over [0, 1]. Step scores lie
+    closer together, and among so few visits it grows a tree so broad that no long thought ends. So the default, None,
+    is sqrt(2) standard deviations of the values seen so far. And for every three tokens of the tree one is spent on
+    taking a single child of the best leaf to the end of its thought: the share `finishing` of all tokens is a quarter
+    by default; 0 by default where `exploration` is a number, so that `MCTS(exploration=2**0.5)` is plain UCT.
     """
 
     endless: ClassVar[bool] = True  # grows until something stops it: a search without any limit is refused
@@ -32,19 +41,22 @@ class MCTS(Typed):
     children: int = 4
     expansion_tokens: int | None = 1024
     until: Until = Until.THOUGHT
-    exploration: float = math.sqrt(2)
+    exploration: float | None = None
+    finishing: float | None = None
     selection: Literal["uct", "puct"] = "uct"
     backup: Literal["mean", "max"] = "mean"
     leaves: int = 1
 
     def __post_init__(self) -> None:
-        if self.children < 1 or self.leaves < 1 or not self.exploration >= 0:
-            raise InvalidInputError(f"MCTS needs children >= 1, leaves >= 1 and exploration >= 0: {self}")
+        shares = (self.exploration or 0) >= 0 and 0 <= (self.finishing or 0) < 1
+        if self.children < 1 or self.leaves < 1 or not shares:
+            raise InvalidInputError(f"MCTS needs children, leaves >= 1, exploration >= 0, 0 <= finishing < 1: {self}")
         if self.selection not in ("uct", "puct") or self.backup not in ("mean", "max"):
             raise InvalidInputError(f'MCTS selects by "uct" or "puct" and backs up "mean" or "max": {self}')
 
     def __call__(self, tree: Tree) -> Plan:
-        stats = Statistics(tree, backup=self.backup)
+        share = (FINISHING if self.exploration is None else 0) if self.finishing is None else self.finishing
+        stats, tokens, finished = Statistics(tree, backup=self.backup), 0, 0
         try:
             while chosen := self._select(stats):
                 try:
@@ -52,30 +64,22 @@ class MCTS(Typed):
                 finally:  # a search may be stopped here
                     for leaf in chosen:
                         stats.unmark(leaf)
-                for leaf, children in zip(chosen, grown, strict=True):
-                    stats.back_up(leaf, children)
+                tokens += sum(stats.back_up(leaf, children) for leaf, children in zip(chosen, grown, strict=True))
+                if stats.room[0] and finished < share * (tokens + finished):
+                    best = stats.walk(lambda _: stats.value)
+                    (ended,) = yield [Expand(best, 1, Until.THOUGHT)]
+                    finished += stats.back_up(best, ended)
+                    if not ended:
+                        stats.close(best)
         finally:
             tree.visits.update((i, visits) for i, visits in enumerate(stats.visits) if visits)
 
     def _select(self, stats: Statistics) -> list[Node]:
         """Up to `leaves` different leaves, each by a walk from the root along the highest bound."""
+        bound = uct if self.selection == "uct" else puct
+        c = math.sqrt(2) * float(stats.spread) if self.exploration is None else self.exploration
         chosen: list[Node] = []
-        bound = self._uct if self.selection == "uct" else self._puct
         while len(chosen) < self.leaves and stats.room[0]:
-            node = stats.tree.root
-            while children := stats.open_children(node):
-                node = max(children, key=bound(stats, node))
-            stats.mark(node)
-            chosen.append(node)
+            chosen.append(stats.walk(lambda parent: bound(stats, parent, c)))
+            stats.mark(chosen[-1])
         return chosen
-
-    def _uct(self, stats: Statistics, parent: Node):
-        log = math.log(stats.visits[parent.index])  # at least 1: its children were visited through it
-        weight = self.exploration
-        return lambda n: stats.value(n) + weight * math.sqrt(log / stats.visits[n.index])
-
-    def _puct(self, stats: Statistics, parent: Node):
-        siblings = stats.tree.children(parent)
-        total = math.fsum(n.value for n in siblings) or 1.0
-        weight = self.exploration * math.sqrt(stats.visits[parent.index])
-        return lambda n: stats.value(n) + weight * (n.value / total) / (1 + stats.visits[n.index])

@@ -15,6 +15,8 @@ from tts_search.api import Searcher
 from tts_search.core.protocols import Selector
 from tts_search.core.result import SearchResult
 from tts_search.grading import Grader
+from tts_search.log import beside
+from tts_search.shards import Shard
 from tts_search.store import claim
 from tts_search.strategies.best_of_n import BestOfN
 from tts_search.training.problems import Problem
@@ -32,12 +34,13 @@ def collect(
     grader: Grader,
     n: int = 8,
     seed: int = 0,
+    shard: Shard | None = None,
     report: Callable[[str], None] = print,
 ) -> Path:
-    """Sample `n` graded trajectories for each problem into the JSON lines file `out`, and return its path.
+    """Sample `n` graded trajectories for each problem (of a shard) into the JSON lines file `out`, and return its path.
 
-    A question that is in the file already is passed over; one that a killed run wrote in part is sampled again. What
-    the engine failed on is reported and left out.
+    A question that is in the file already is passed over; one that a killed run was at is gone on with, from the log of
+    finished samples beside the file (`out` with `.log` behind it). What the engine failed on is reported and left out.
 
     Raises:
         InvalidInputError: `n` is below 1, `out` holds something else than what this function writes, or another process
@@ -47,14 +50,17 @@ def collect(
     out, strategy = Path(out), BestOfN(n=n)
     with claim(out) as file:
         done = go_on(file, out, problems)
-        todo = [problem for problem in problems if problem.key not in done]
-        if len(todo) < len(problems):
-            report(f"samples: {len(problems) - len(todo)} of {len(problems)} questions are in {out} already")
+        mine = [problem for problem in problems if shard is None or shard.holds(problem.question)]
+        todo = [problem for problem in mine if problem.key not in done]
+        if len(todo) < len(mine):
+            report(f"samples: {len(mine) - len(todo)} of {len(mine)} questions are in {out} already")
         asked = right = finished = cut = 0
         told = time.monotonic()
         failure: Exception | None = None
         questions = [problem.question for problem in todo]
-        for result in searcher.search_many(questions, strategy=strategy, selector=ALL_ANSWERED, seed=seed):
+        for result in searcher.search_many(
+            questions, strategy=strategy, selector=ALL_ANSWERED, seed=seed, log=beside(out)
+        ):
             finished += 1
             if result.error is not None:
                 failure = result.error

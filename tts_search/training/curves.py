@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tts_search.errors import MissingDependencyError
+from tts_search.whole_files import replacing
 
 LEAST_GAP = 0.05
 """By how much the gap must have grown for the curves to have parted."""
@@ -72,7 +73,8 @@ def plot(log: Sequence[Mapping[str, Any]], file: str | Path) -> Path:
         panels.flat[1].axvline(parted, color="grey", linestyle=":", label="curves part")
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=120)
+    with replacing(file) as whole:
+        figure.savefig(whole, format=file.suffix[1:] or "png", dpi=120)
     return file
 
 

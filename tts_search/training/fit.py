@@ -6,7 +6,6 @@ This is how most heads begin. The policy is never changed; its hidden states are
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +26,7 @@ from tts_search.training.held_out import REPORT_FILE, HeadReport, judge
 from tts_search.training.probe import ProbeSettings, fit_probe
 from tts_search.training.states import Reader, step_states
 from tts_search.training.trajectories import GradedTrajectory, read_trajectories
+from tts_search.whole_files import replacing_folder
 
 Part = Literal["train", "validation", "held-out"]
 
@@ -89,7 +89,7 @@ def fit_head(
     """
     folder = model_folder(model)
     if out is None and model == EMBEDDED:
-        raise InvalidInputError("the embedded model keeps its own head: name a folder for yours with out")
+        raise InvalidInputError("the embedded model keeps its own head: name a folder for yours with out=...")
     place = _free_place(folder / FOLDER if out is None else Path(out))
     tokenizer = PretrainedTokenizer(folder)
     segmenter = Segmenter(tokenizer, settings.step_rule)
@@ -171,10 +171,6 @@ def _free_place(place: Path) -> Path:
 
 def _write(head: SPRM, report: HeadReport, place: Path) -> None:
     """Whole files or none, so that an interruption never leaves half a head."""
-    place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent) as folder:
+    with replacing_folder(place) as folder:  # the config comes first: it says that the others are a head's
         head.save_pretrained(folder)
-        report.save(Path(folder))
-        for file in sorted(Path(folder).iterdir()):  # the config first: it says that the others are a head's
-            file.chmod(0o644)
-            file.replace(place / file.name)
+        report.save(folder)

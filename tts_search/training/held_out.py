@@ -15,6 +15,7 @@ from typing import Any
 from tts_search import metrics
 from tts_search.metrics import Interval
 from tts_search.training.trajectories import GradedTrajectory
+from tts_search.whole_files import write_atomically
 
 REPORT_FILE = "report.json"
 MOST_SAMPLES = 64
@@ -48,7 +49,7 @@ class HeadReport:
 
     def save(self, folder: Path) -> None:
         """Write `report.json`."""
-        (folder / REPORT_FILE).write_text(json.dumps(self.to_dict(), indent=1) + "\n")
+        write_atomically(folder / REPORT_FILE, json.dumps(self.to_dict(), indent=1) + "\n")
 
     def markdown(self) -> str:
         """The report for people."""

@@ -10,6 +10,7 @@ import json
 import os
 import tomllib
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import torch
 from datasets import Dataset
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from tts_search.errors import InvalidInputError, MissingDependencyError
 from tts_search.generators.tokenizer import PretrainedTokenizer
@@ -30,8 +32,9 @@ from tts_search.training.problems import Problem, read_problems
 from tts_search.training.rewards import Correctness, RewardFunction, length_limit, well_formed
 from tts_search.training.settings import ReflectiveConfig, preset
 from tts_search.training.trainer import ReflectiveGRPOTrainer
+from tts_search.whole_files import replacing_folder, write_atomically
 
-FINAL, LOG, PICTURE = "final", "log.jsonl", "curves.png"
+FINAL, LOG, PICTURE, MARK = "final", "log.jsonl", "curves.png", "tts-search-run.json"
 
 
 class _Part(BaseModel):
@@ -117,7 +120,10 @@ def train(
     )
     for talker in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(talker)
-    checkpoint = get_last_checkpoint(str(config.out)) if config.out.is_dir() else None
+    if args.process_index == 0:  # before there is anything else: whose the folder is, if the run is killed
+        config.out.mkdir(parents=True, exist_ok=True)
+        write_atomically(config.out / MARK, json.dumps({"format": "tts-search training run"}) + "\n")
+    checkpoint = last_checkpoint(config.out)
     if checkpoint is not None:
         report(f"going on from {checkpoint}")
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -131,27 +137,49 @@ def train(
     return trainer, final
 
 
+def last_checkpoint(out: Path) -> str | None:
+    """The last checkpoint that is whole: a process that is killed while it writes one leaves half of it.
+
+    The trainer's state is written last; where it can be read, all else is there.
+    """
+
+    def step(folder: Path) -> int:
+        number = folder.name.rpartition("-")[2]
+        return int(number) if number.isdecimal() else -1
+
+    for folder in sorted(out.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), key=step, reverse=True):
+        try:
+            json.loads((folder / TRAINER_STATE_NAME).read_text())
+        except (OSError, ValueError):
+            continue
+        return str(folder)
+    return None
+
+
 def save_policy(trainer: ReflectiveGRPOTrainer, folder: Path) -> None:
-    """Write the trained policy as a plain folder with its head; an adapter is merged into it for good."""
-    if hasattr(trainer.model, "peft_config"):
-        merged = trainer.model.merge_and_unload()
-        if trainer.args.should_save:
-            merged.save_pretrained(folder)
-            trainer.processing_class.save_pretrained(folder)  # type: ignore[union-attr]
-            trainer.head.save_pretrained(folder / FOLDER)
-    else:
-        trainer.save_model(str(folder))
+    """Write the trained policy as a plain folder with its head; an adapter is merged into it for good.
+
+    The folder appears whole, or what was there stays. Every process calls it, and one of them writes.
+    """
+    merged = trainer.model.merge_and_unload() if hasattr(trainer.model, "peft_config") else None
+    with replacing_folder(folder) if trainer.args.should_save else nullcontext(folder) as whole:
+        if merged is None:
+            trainer.save_model(str(whole))
+        elif trainer.args.should_save:
+            merged.save_pretrained(whole)
+            trainer.processing_class.save_pretrained(whole)  # type: ignore[union-attr]
+            trainer.head.save_pretrained(whole / FOLDER)
 
 
 def _check_out(out: Path, model: Path) -> None:
     """Refuse a folder in which a run would write over, or clear away, what no earlier run left there: of one there is
-    always a checkpoint or the final model, and these have a head.
+    its mark, or, of the first edition's, a checkpoint or the final model, which have a head.
     """
     places = [*out.glob(f"{PREFIX_CHECKPOINT_DIR}-*"), out / FINAL]
     if any(place.exists() and place.samefile(model) for place in places):
         raise InvalidInputError(f"the model {model} lies where this run saves its own: name another folder than {out}")
     taken = [path for path in (*places, out / LOG, out / PICTURE) if path.exists()]
-    if taken and not any(is_head(place / FOLDER) for place in places):
+    if taken and not (out / MARK).is_file() and not any(is_head(place / FOLDER) for place in places):
         raise InvalidInputError(
             f"{taken[0]} is there already and of no earlier run: move it away, or name another folder than {out}"
         )
@@ -228,7 +256,7 @@ def _adapter(options: dict[str, Any]) -> Any:
 
 
 def _write_log(log: list[dict[str, Any]], out: Path, report: Callable[[str], None]) -> None:
-    (out / LOG).write_text("".join(json.dumps(row) + "\n" for row in log))
+    write_atomically(out / LOG, "".join(json.dumps(row) + "\n" for row in log))
     try:
         plot(log, out / PICTURE)
     except MissingDependencyError as error:

@@ -7,7 +7,6 @@ changed data never meets old states, and an interrupted run goes on where it sto
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from tts_search.errors import HeadMismatchError, InvalidInputError, ModelNotFoundError
+from tts_search.generators.transformers.placement import placement
 from tts_search.sprm.config import Readout
 from tts_search.training.trajectories import GradedTrajectory
+from tts_search.whole_files import replacing
 
 CHUNK = 256
 """Trajectories in one file: what an interruption can cost."""
@@ -84,7 +85,11 @@ class Tap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """How the policy is run. `dtype` "auto" keeps the checkpoint's; `batch_tokens` counts padding, too."""
+    """How the policy is run; `batch_tokens` counts padding, too.
+
+    `dtype` "auto" keeps the checkpoint's, but runs in fp32 on a CPU that does not compute the checkpoint's itself, if
+    memory allows.
+    """
 
     device: str = "auto"
     dtype: str = "auto"
@@ -111,14 +116,15 @@ def step_states(
         InvalidInputError: a trajectory is longer than the model's context.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    model_print = fingerprint(folder) + f"{reader.dtype}{readout}"
+    device, dtype = placement(folder, reader.device, reader.dtype)
+    model_print = fingerprint(folder) + f"{dtype}{readout}"
     states, policy = list[Tensor](), None
     for start in range(0, len(trajectories), CHUNK):
         chunk = trajectories[start : start + CHUNK]
         file = cache / f"{_name(model_print, chunk, readout)}.safetensors"
         kept = _load(file, chunk)
         if kept is None:
-            policy = policy or _load_policy(folder, reader)
+            policy = policy or _load_policy(folder, device, dtype)
             kept = read_states(policy, chunk, readout=readout, batch_tokens=reader.batch_tokens)
             _save(file, kept)
             report(f"hidden states: {min(start + CHUNK, len(trajectories))}/{len(trajectories)} trajectories")
@@ -170,9 +176,8 @@ def _load(file: Path, chunk: Sequence[GradedTrajectory]) -> list[Tensor] | None:
 
 def _save(file: Path, states: Sequence[Tensor]) -> None:
     """Whole or not at all."""
-    partial = file.with_suffix(f".{os.getpid()}")
-    save_file({"states": torch.cat(list(states))}, partial)
-    partial.replace(file)
+    with replacing(file) as whole:
+        whole.write(save({"states": torch.cat(list(states))}))
 
 
 @contextmanager
@@ -208,14 +213,11 @@ def _read(
     return states
 
 
-def _load_policy(folder: Path, reader: Reader) -> Any:
+def _load_policy(folder: Path, device: str, dtype: str) -> Any:
     from transformers import AutoModelForCausalLM
 
-    device = reader.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        policy: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=reader.dtype, trust_remote_code=False)
+        policy: Any = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelNotFoundError(f"no causal language model can be loaded from {str(folder)!r}: {error}") from error
     return policy.eval().requires_grad_(False).to(device)

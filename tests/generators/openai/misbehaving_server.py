@@ -26,7 +26,8 @@ class ByHeart:
     """Continues `prompt` by `words`, whatever is asked, from wherever a request's prompt has got to in them.
 
     `dialect`: `"ids"` speaks vLLM's; `"shy"` takes token ids and shows none, as llama.cpp; `"hosted"` takes text and
-    OpenAI's fields alone. `faults` are what goes wrong, one for each request, until there are none left.
+    OpenAI's fields alone; `"deaf"` takes text, and reads over fields that it does not know. `faults` are what goes
+    wrong, one for each request, until there are none left.
     """
 
     def __init__(self, folder: Path, prompt: Sequence[int], words: Sequence[int], dialect: str) -> None:
@@ -47,6 +48,7 @@ class ByHeart:
         self.busy = self.busiest = 0
         self.lock = threading.Lock()
         self.url = ""
+        self.owner: str | None = None  # who it says it is
         self.repeats = KEY  # what it says back in its errors, as some do
 
     def said(self, prompt: list[int] | str) -> int:
@@ -75,7 +77,7 @@ class ByHeart:
             yield COMMENT if fault == "endless comments" else {"choices": [choice]}
 
     def refusal(self, body: dict[str, Any]) -> str | None:
-        if self.dialect == "hosted" and not isinstance(body["prompt"], str):
+        if self.dialect in ("hosted", "deaf") and not isinstance(body["prompt"], str):
             return "prompt must be a string"
         if self.dialect == "hosted" and body.keys() - OPENAI_FIELDS:
             return f"unknown fields: {sorted(body.keys() - OPENAI_FIELDS)}"
@@ -159,7 +161,7 @@ def _handler(mind: ByHeart) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             mind.paths.append(self.path)
             mind.keys.add(self.headers["Authorization"])
-            card = {"id": MODEL, "root": str(mind.folder), "max_model_len": 400}
+            card = {"id": MODEL, "root": str(mind.folder), "max_model_len": 400, "owned_by": mind.owner}
             self.answer(200, {"data": [card, *[{"id": "other"}] * (mind.dialect == "hosted")]})
 
         def do_POST(self) -> None:

@@ -11,7 +11,10 @@ import pytest
 
 pytest.importorskip("vllm")
 
+from vllm.platforms import current_platform
+
 from tts_search.errors import InvalidInputError, ModelNotFoundError
+from tts_search.generators import dtype as dtypes
 from tts_search.generators.vllm.plugin import widened
 from tts_search.generators.vllm.server import main, serve_arguments
 
@@ -52,3 +55,25 @@ def test_the_command_can_be_shown(checkpoints: Callable[..., Path], capsys: pyte
     assert words[-4:] == ["--port", "8765", "--max-num-seqs", "4"]
     assert words[words.index("--max-model-len") + 1] == "512"
     assert "SPRMLlamaForCausalLM" in words[words.index("--hf-overrides") + 1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "asked", "served"),
+    [(set(), [], "float32"), ({"avx512_bf16"}, [], "auto"), (set(), ["--dtype", "bfloat16"], "bfloat16")],
+    ids=["old cpu", "new cpu", "asked for"],
+)
+def test_weights_are_served_in_a_type_that_the_cpu_computes(
+    checkpoints: Callable[..., Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: set[str],
+    asked: list[str],
+    served: str,
+) -> None:
+    if not current_platform.is_cpu():
+        pytest.skip("vLLM's build for a GPU")
+    monkeypatch.setattr(dtypes, "cpu_flags", lambda: frozenset(flags))
+    main([str(checkpoints("llama")), "--print", *asked])  # an fp32 checkpoint, of which vLLM would make bf16
+    words = shlex.split(capsys.readouterr().out)
+    assert words[words.index("--dtype") + 1] == served
+    assert "--model" not in words[words.index(str(checkpoints("llama"))) + 1 :]

@@ -30,7 +30,7 @@ class Access:
         Raises:
             InvalidInputError: `base_url` is no URL, a header cannot be sent, or the proxy is of no kind that we know.
         """
-        address = Address.of(base_url, "base_url")
+        address = Address.of(base_url, "base_url").under("/v1")
         key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
         custom = _custom_headers()
         headers = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "tts-search"}

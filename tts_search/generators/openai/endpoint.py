@@ -45,6 +45,7 @@ class Card(BaseModel):
     id: str
     root: str | None = None  # vLLM and SGLang: the folder or hub id that it was loaded from
     max_model_len: Annotated[int, Field(ge=2)] | None = None
+    owned_by: str | None = None  # of servers, not of models: "vllm", "sglang", "llamacpp"
 
 
 class _Cards(BaseModel):

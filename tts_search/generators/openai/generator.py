@@ -19,6 +19,7 @@ from typing import Literal
 from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError
 from tts_search.generators.engine_requests import TAIL_SEED, Completing, Run
+from tts_search.generators.openai.drawing import Drawing
 from tts_search.generators.openai.endpoint import Card, Endpoint
 from tts_search.generators.openai.listener import Listener, listeners
 from tts_search.generators.openai.replies import Reading
@@ -30,7 +31,7 @@ from tts_search.generators.pretrained import PretrainedGenerator
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.generators.vllm.generator import read_config, score_in_engine
 from tts_search.generators.vllm.plugin import score_columns
-from tts_search.models import digest_files, model_folder, weights_of
+from tts_search.models import contents_of, digest_files, model_folder
 from tts_search.sprm.config import SPRMConfig
 from tts_search.thinking import ThinkingTags
 
@@ -136,10 +137,11 @@ class OpenAIGenerator(PretrainedGenerator):
             "exchanges": tokens,
             "logprobs": logprobs,
             "tokenizer": digest_files(folder, ("tokenizer.json", "tokenizer.model")),
-            "head": None if head_config is None else weights_of(folder if head == "auto" else Path(str(head))),
+            "head": None if head_config is None else contents_of(folder if head == "auto" else Path(str(head))),
         }
         self._completing = Completing.by(own_tokenizer, int(context), head_config)
         self._body = Body(model=card.id, columns=columns, logprobs=logprobs, session=session_in_body)
+        self._drawing = Drawing(self._endpoint.name, own_tokenizer.sampling, card.owned_by)
         self._sends_ids: bool | None = {"auto": None, "ids": True, "text": False}[tokens]
         self._needs_ids = tokens == "ids" or columns is not None
         self._reading = Reading(self._text, own_tokenizer, card.id, int(context), logprobs, self._needs_ids)
@@ -192,9 +194,11 @@ class OpenAIGenerator(PretrainedGenerator):
         known = (*sample.prefix, *(answer.ids if answer.exact else self._text.read(answer.text)))
         refused: RefusedError | None = None
         if self._sends_ids is not False:
+            drawn = self._drawing.fields(request.sampling, ids=True)
             try:
-                await self._stream(sample, self._body.of(request, known, seed, left))
+                await self._stream(sample, self._body.of(request, known, seed, left, drawn))
                 self._sends_ids = True
+                self._drawing.answered(request.sampling, exact=answer.exact)
                 return
             except RefusedError as error:
                 if self._body.columns and not self._sends_ids:
@@ -202,7 +206,14 @@ class OpenAIGenerator(PretrainedGenerator):
                 if self._sends_ids or self._needs_ids:
                     raise
                 refused = error
-        await self._stream(sample, self._body.of(request, self._text.write(known), seed, left))
+        text, drawn = self._text.write(known), self._drawing.fields(request.sampling, ids=False)
+        try:
+            await self._stream(sample, self._body.of(request, text, seed, left, drawn))
+        except RefusedError as error:
+            self._drawing.refused(request.sampling, error)
+            await self._stream(sample, self._body.of(request, text, seed, left, {}))
+            self._drawing.refuses = True
+        self._drawing.answered(request.sampling, exact=answer.exact)
         if self._sends_ids is None:  # only now is it known that it was the ids that the server did not like
             logger.warning("%s takes no token ids, so texts are exchanged: %s", self._endpoint.name, refused)
             self._sends_ids = False

@@ -6,7 +6,7 @@ is not there. It knows JSON and numbers; it knows no connection and no tokenizer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,8 +39,10 @@ class Body:
     logprobs: bool
     session: bool = False
 
-    def of(self, request: Request, prompt: Sequence[int] | str, seed: int, max_tokens: int) -> bytes:
-        """The body for one completion, as JSON.
+    def of(
+        self, request: Request, prompt: Sequence[int] | str, seed: int, max_tokens: int, drawn: Mapping[str, Any]
+    ) -> bytes:
+        """The body for one completion, as JSON; `drawn` says more of how tokens are drawn (`Drawing.fields`).
 
         A prompt of ids brings vLLM's and SGLang's own fields with it, which other servers ignore; a text prompt only
         those of OpenAI's, because hosted services refuse what they do not know.
@@ -54,6 +56,7 @@ class Body:
             "seed": seed & SEED_MASK,
             "stream": True,
             "stream_options": {"include_usage": True},
+            **drawn,
         }
         if self.logprobs:
             body["logprobs"] = 1  # the sampled token's own; llama.cpp reads 0 as none
@@ -65,16 +68,10 @@ class Body:
 
     def _for_ids(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = {
-            "top_k": request.sampling.top_k or -1,
             "stop_token_ids": sorted(request.stop_ids),
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
             "skip_special_tokens": False,
-            # Or a server puts the defaults of the model's generation_config.json, or its own, in their place.
-            "min_p": request.sampling.min_p,
-            "repetition_penalty": request.sampling.repetition_penalty,
-            "presence_penalty": 0.0,
-            "frequency_penalty": 0.0,
         }
         if request.on_tokens is None and request.on_delta is None:
             body["stream_interval"] = QUIET_CHUNK_TOKENS

@@ -42,7 +42,8 @@ class TransformersGenerator(PretrainedGenerator):
         head: the folder of an SPRM head; `"auto"` takes the one in the model's folder if there is one; None goes
             without scores.
         device: `"cpu"`, `"cuda:1"`, ...; `"auto"` prefers CUDA to MPS to the CPU.
-        dtype: `"float32"`, `"bfloat16"`, ...; `"auto"` keeps the checkpoint's. The head always computes in fp32.
+        dtype: `"float32"`, `"bfloat16"`, ...; `"auto"` keeps the checkpoint's, but runs in fp32 on a CPU that does not
+            compute the checkpoint's itself, if memory allows. The head always computes in fp32.
         max_batch: continuations in flight at once; more of them wait for a free slot.
         context_tokens: the longest prefix plus completion, where it is to be shorter than the model's.
         threads: CPU threads for the model; None is torch's default, or 1 for a model so small that threads would
@@ -238,10 +239,9 @@ def _load_policy(folder: Path, device: str, dtype: str) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise InvalidInputError(f'dtype must be "auto" or a torch float type such as "bfloat16", got {dtype!r}')
+    from tts_search.generators.transformers.placement import placement
+
+    device, dtype = placement(folder, device, dtype)
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # a command line has its own
     try:

@@ -12,9 +12,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import psutil
 import torch
 
+from tts_search.generators.memory import available_memory
 from tts_search.generators.transformers.state_pool import StatePool, States, cut, token_bytes
 
 
@@ -166,7 +166,7 @@ def memory_at_hand(device: torch.device) -> int:
     module: Any = getattr(torch, device.type, None)
     if hasattr(module, "mem_get_info"):  # CUDA and others that have a memory of their own
         return module.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+    return available_memory()
 
 
 def common(a: array[int], b: array[int]) -> int:

@@ -10,11 +10,16 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from pydantic_core import ValidationError
 
 from tts_search.core.protocols import Sampling
 from tts_search.errors import GeneratorError, InvalidInputError
+from tts_search.generators.dtype import cpu_dtype
 from tts_search.generators.engine_requests import SEED_MASK, Run
+from tts_search.generators.memory import available_memory
 from tts_search.generators.vllm.plugin import read_score
 
 
@@ -26,24 +31,40 @@ def start(chosen: Mapping[str, Any], extra: Mapping[str, Any]) -> Any:
         extra: the user's, which go before all others.
 
     Raises:
+        InvalidInputError: vLLM has no argument of that name, or does not take its value.
         GeneratorError: vLLM could not start.
     """
+    arguments = None
     try:
         with environment({"VLLM_LOGGING_LEVEL": "ERROR"}):
             from vllm import AsyncEngineArgs
 
-            args, wanted = suited(chosen)
+            args, wanted = suited({**chosen, **extra})
             with environment(wanted):
-                return launch(AsyncEngineArgs(**args | dict(extra)))
+                arguments = AsyncEngineArgs(**args | dict(extra))
+                return launch(arguments)
     except Exception as error:  # vLLM raises whatever its parts raise
+        if (arguments is None and isinstance(error, TypeError)) or isinstance(error, ValidationError):
+            raise InvalidInputError(f"vLLM refuses its engine arguments: {_refusal(error)}") from error
         raise GeneratorError(
             f"vLLM did not start on {chosen['model']!r}: {error} (the log above has the cause; if it is memory, ask "
             "for a smaller max_model_len, kv_cache_gib or gpu_memory_utilization)"
         ) from error
 
 
+def _refusal(error: TypeError | ValidationError) -> str:
+    """What was wrong, without the values that pydantic prints and the links below them."""
+    if isinstance(error, TypeError):
+        return str(error).replace("AsyncEngineArgs.__init__() ", "")
+    said = [f"{'.'.join(map(str, one['loc'])) or error.title}: {one['msg']}" for one in error.errors()]
+    return "; ".join(" ".join(words.split()) for words in said)
+
+
 def suited(chosen: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Engine arguments with what suits this machine added, and environment variables for the engine's processes."""
+    """Engine arguments with what suits this machine added, and environment variables for the engine's processes.
+
+    `chosen` holds the folder of the model and `max_model_len`.
+    """
     from vllm.platforms import current_platform
 
     args = dict(chosen)
@@ -52,9 +73,11 @@ def suited(chosen: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     # Chunking off: a seeded request with a partly processed prompt kills the CPU engine (vLLM 0.32).
     args |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(args["max_model_len"], 4096)}
     args.setdefault("block_size", 32)
+    narrowed = str(current_platform.supported_dtypes[0]).removeprefix("torch.")  # what vLLM makes of fp32 weights
+    args["dtype"] = cpu_dtype(Path(args["model"]), args.get("dtype", "auto"), engine_default=narrowed)
     if "gpu_memory_utilization" not in args and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
         # vLLM would reserve nine tenths of the machine, and not start beside anything else.
-        args.setdefault("kv_cache_memory_bytes", _spare_memory() // 4)
+        args.setdefault("kv_cache_memory_bytes", available_memory() // 4)
     # Binding threads to cores needs rights that containers do not have. Without it vLLM computes with one thread unless
     # it is told a number.
     threads = max(1, _cores() // args.get("tensor_parallel_size", 1))
@@ -186,12 +209,6 @@ def environment(wanted: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in missing:
             os.environ.pop(name, None)
-
-
-def _spare_memory() -> int:
-    import psutil  # vLLM's own dependency
-
-    return int(psutil.virtual_memory().available)
 
 
 def _cores() -> int:

