@@ -35,7 +35,7 @@ class Habitual:
     context_tokens: int = 4000
     sampling: Sampling = field(default_factory=Sampling)
     head_config: Any = None
-    fingerprint: Any = None
+    fingerprint: Any = "habitual"
     asked: list[Request] = field(default_factory=list)
 
     @property
@@ -123,17 +123,18 @@ def test_a_model_without_habits_is_told_of() -> None:
 
 
 def test_it_is_kept_by_the_fingerprint(cache: Path) -> None:
-    def once(text: str, fingerprint: Any) -> tuple[str, int]:
+    def once(text: str, fingerprint: Any, **options: Any) -> tuple[str, int]:
         engine = Habitual(text, fingerprint=fingerprint)
         with Searcher(generator=engine, scorer=FakeScorer(), strategy="single") as searcher:
-            return searcher.search("Why?").step_rule, len(engine.asked)
+            return searcher.search("Why?", **options).step_rule, len(engine.asked)
 
     lines, blank = f"{PART}\n{NEXT}\n42", f"{PART}\n\n{NEXT}\n\n42"
     assert once(lines, "one")[1] == 5
     assert file() == cache
     assert once(lines, "one") == ("Contains(text='\\n')", 1)
     assert once(blank, "two") == ("Contains(text='\\n\\n')", 5)
-    assert once(lines, None)[1] == once(lines, None)[1] == 5, "one that nobody can tell is not kept"
+    assert once(lines, None) == ("Contains(text='.\\n\\n')", 1), "one that cannot be kept is found out when asked for"
+    assert once(lines, None, step_rule="auto") == once(lines, None, step_rule="auto") == ("Contains(text='\\n')", 5)
 
 
 @pytest.mark.parametrize("foreign", [b"my notes\n", b'{"format": "tts-search runs", "version": 1}\n{"a": 1}\n'])

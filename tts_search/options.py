@@ -71,7 +71,7 @@ class Options(TypedDict, total=False):
     - `max_tokens`: limit of one path's thinking, in tokens. `answer_tokens`: limit of one answer.
     - `step_rule`: what ends a step: a text, a tuple of texts, a set of token ids, or a function of a token's text;
       `"auto"` is what this model writes between steps, found out once; `"released"` reads as MetaStone's released code.
-      By default the head's own rule; `"auto"` where another scorer scores.
+      By default the head's own rule; `"auto"` where another scorer scores and the engine has a `fingerprint`.
     - `thinking_tags`: the two texts around a thought, such as `("[THINK]", "[/THINK]")`, where the model's tokenizer
       does not tell; None for a model that does not think.
     - `system`: a system message in front of the question.
@@ -221,7 +221,8 @@ def resolve_job(
     published = getattr(scorer, "aggregation", None) or (config.aggregation if config else "geometric_mean")
     rule = said["step_rule"]
     if rule is None:
-        rule = config.step_rule if config else AUTO if scored else DEFAULT_STEP_RULE
+        known = getattr(engine, "fingerprint", None) is not None  # or it would be found out again for every searcher
+        rule = config.step_rule if config else AUTO if scored and known else DEFAULT_STEP_RULE
     finds_rule = isinstance(rule, str) and rule == AUTO
     if isinstance(rule, str) and rule in (AUTO, RELEASED):
         rule = DEFAULT_STEP_RULE if finds_rule else RELEASED_CODE_RULE

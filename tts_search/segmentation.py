@@ -321,7 +321,7 @@ class Segmenter:
 
 
 def as_rule(rule: StepRule | str | tuple[str, ...] | Collection[int]) -> StepRule:
-    """A rule as users may write it: a string, or a tuple of several, means `Contains`, a collection of ints `TokenIds`."""
+    """A rule as users may write it: a string, or a tuple of some, means `Contains`, a collection of ints `TokenIds`."""
     if isinstance(rule, str):
         return Contains(rule)
     if isinstance(rule, Contains | Exact | TokenIds) or callable(rule):
