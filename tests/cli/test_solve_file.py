@@ -96,6 +96,17 @@ def test_one_bad_line_harms_one_question() -> None:
     assert len(answers()) == COUNT
 
 
+def test_a_strategy_of_the_users_is_gone_on_with() -> None:
+    plan = "from tts_search import Expand, Until\ndef plan(tree): yield [Expand(tree.root, n=2, until=Until.THOUGHT)]\n"
+    Path("manyfakes.py").write_text(FAKES + plan)
+    command = [sys.executable, "-m", "tts_search", "solve", "--file", "q.jsonl", "--out", "a.jsonl", "-q"]
+    command += ["--generator", "manyfakes:engine", "--strategy", "manyfakes:plan", "--max-tokens", "40"]
+    for _ in range(2):  # in two processes the function is at two addresses
+        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert len(answers()) == COUNT
+
+
 def test_other_settings_are_refused_and_harm_nothing() -> None:
     solve()
     before = Path("a.jsonl").read_bytes()
