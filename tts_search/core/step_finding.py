@@ -43,10 +43,11 @@ async def written_by(engine: Generator, segmenter: Segmenter) -> list[str]:
     Prompts that leave no room in the model's context are left out.
     """
     tokenizer = engine.tokenizer
+    whole = not getattr(engine, "starts_anywhere", True)
     stops = tokenizer.eos_ids | (segmenter.closing.ends if segmenter.closing else frozenset())
 
     async def one(number: int, prompt: tuple[int, ...]) -> str:
-        room = min(TOKENS, engine.context_tokens - len(prompt))
+        room = min(TOKENS, engine.context_tokens - (0 if whole else len(prompt)))
         state, ids = segmenter.start(prompt), list[int]()
         while room > len(ids) and not (ids and (ids[-1] in tokenizer.eos_ids or state.phase is Phase.ANSWER)):
             request = Request(
@@ -55,10 +56,13 @@ async def written_by(engine: Generator, segmenter: Segmenter) -> list[str]:
                 max_tokens=room - len(ids),
                 stop_ids=stops,
                 sampling=replace(engine.sampling, temperature=0.0),
+                messages=None if ids else PROMPTS[number],
             )
             (completion,) = await engine.generate(request)
             _, state = segmenter.scan(state, completion.token_ids)
             ids += completion.token_ids
+            if whole:  # it cannot go on from where it stopped
+                break
         if len(ids) < LEAST_TOKENS:
             return ""
         text = tokenizer.decode(ids)
