@@ -26,6 +26,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from tts_search.embedded import MODEL_FOLDER
 from tts_search.embedded.puzzles import draw
 from tts_search.testing import FakeGenerator
 
@@ -106,8 +107,6 @@ def fit_head(folder: Path, engine: list[str]) -> None:
 
 def train(folder: Path, engine: list[str]) -> None:
     del engine
-    from tts_search.embedded import MODEL_FOLDER
-
     (folder / "run.toml").write_text(
         f'model = "{MODEL_FOLDER}"\ndata = "{question_file(folder)}"\nout = "{folder / "out"}"\ngrader = "puzzle"\n'
         "[training]\nper_device_train_batch_size = 4\nnum_generations = 4\nmax_completion_length = 32\nmax_steps = 4\n"
@@ -199,6 +198,17 @@ KINDS: dict[str, Callable[[Path, list[str]], None]] = {
 }  # fmt: skip
 
 
+def load(what: str) -> None:
+    """All that forks need, once; no tensor is computed with, so that no threads are begun."""
+    for module in LOADED + MORE_LOADED.get(what, ()):
+        import_module(module)
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(1)
+    AutoModelForCausalLM.from_pretrained(MODEL_FOLDER)
+
+
 def start(what: str, folder: Path, engine: list[str]) -> int:
     """A fork that runs it; its process id."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -224,17 +234,27 @@ def start(what: str, folder: Path, engine: list[str]) -> int:
 
 
 def finish(what: str, folder: Path, engine: list[str]) -> float:
-    """Run it to its end; its seconds."""
+    """Run it to its end; the seconds of its work."""
+    pid = start(what, folder, engine)
+    while not begun(folder) and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        time.sleep(0.005)
     began = time.monotonic()
-    _, status = os.waitpid(start(what, folder, engine), 0)
+    _, status = os.waitpid(pid, 0)
     if status:
         raise SystemExit(f"{what} failed in {folder}:\n{(folder / 'told.txt').read_text()[-3000:]}")
     return time.monotonic() - began
 
 
+def begun(folder: Path) -> bool:
+    """Whether a run has come to its work: a log or a result is there."""
+    return any(path.suffix not in (".txt", ".toml") and path.name != "questions.jsonl" for path in folder.rglob("*.*"))
+
+
 def kill_once(what: str, folder: Path, engine: list[str], after: float) -> bool:
-    """Start it and kill it after so many seconds; whether it was still at work."""
+    """Start it and kill it so many seconds after it has begun its work; whether it was still at it."""
     pid = start(what, folder, engine)
+    while not begun(folder) and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        time.sleep(0.005)
     time.sleep(after)
     done, _ = os.waitpid(pid, os.WNOHANG)
     if done:
@@ -255,8 +275,7 @@ def main() -> None:
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
     chance, engine = random.Random(asked.seed), engine_options(asked.engine, asked.model)
-    for module in LOADED + MORE_LOADED.get(asked.what, ()):  # once, for all forks
-        import_module(module)
+    load(asked.what)
     scratch = Path(tempfile.mkdtemp(prefix="kill-"))
     try:
         if asked.what == "fit-head":
@@ -267,7 +286,7 @@ def main() -> None:
         kills = early = 0
         while kills < asked.times:
             folder = scratch / f"run-{kills}-{early}"
-            if not kill_once(asked.what, folder, engine, chance.uniform(0.02, seconds)):
+            if not kill_once(asked.what, folder, engine, chance.uniform(0, seconds)):
                 early += 1  # it was done before: not killed
                 continue
             kills += 1

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from tts_search.embedded import MODEL_FOLDER
 from tts_search.errors import ModelNotFoundError
 
 EMBEDDED = "embedded"
 _SAMPLED = 1 << 20  # bytes at each end of a weight file
+_PIECE, _PARTS = 4096, 1024  # bytes read at three places of every tensor; parts of a file that names none
 
 
 def model_folder(name: str | Path, *, weights: bool = True, also: Sequence[str] = ()) -> Path:
@@ -58,8 +61,38 @@ def model_name(name: str | Path) -> str:
 
 def weights_of(folder: Path) -> str:
     """A digest of a folder's weight files (sizes, beginnings, ends): one that was trained on is another model."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".pt"))
-    return _digest(folder, files)
+    return _digest(folder, _weight_files(folder))
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".pt"))
+
+
+def contents_of(folder: Path) -> str:
+    """A digest of what a folder's weight files hold: of every tensor its place and some of its bytes.
+
+    Training changes nearly every number of a tensor that it changes at all.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for file in _weight_files(folder):
+        digest.update(f"{file.relative_to(folder)} {file.stat().st_size}".encode())
+        with file.open("rb") as content:
+            for begin, end in _tensors(content, file):
+                for place in (begin, (begin + end) // 2, max(begin, end - _PIECE)):
+                    content.seek(place)
+                    digest.update(content.read(_PIECE))
+    return digest.hexdigest()
+
+
+def _tensors(content: BinaryIO, file: Path) -> list[tuple[int, int]]:
+    """Where each tensor of a safetensors file begins and ends; even parts of any other file, its ends included."""
+    if file.suffix == ".safetensors":
+        length = int.from_bytes(content.read(8), "little")
+        header = json.loads(content.read(length))
+        places = [tuple(one["data_offsets"]) for name, one in sorted(header.items()) if name != "__metadata__"]
+        return [(0, 8 + length), *[(8 + length + begin, 8 + length + end) for begin, end in places]]
+    size = file.stat().st_size
+    return [(size * i // _PARTS, size * (i + 1) // _PARTS) for i in range(_PARTS)]
 
 
 def digest_files(folder: Path, names: Iterable[str]) -> str:

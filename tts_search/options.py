@@ -187,6 +187,11 @@ def resolve_job(
     said: dict[str, Any] = {**DEFAULTS, **options}
     budget = None if said["budget"] is None else check_whole("budget", said["budget"], at_least=1)
     strategy = resolve_strategy(said["strategy"], said["effort"], repeat=check_yes_or_no("repeat", said["repeat"]))
+    if getattr(strategy, "continues_paths", False) and not getattr(engine, "starts_anywhere", True):
+        raise InvalidInputError(
+            f"{strategy!r} goes on from the middle of a response, and {engine.name!r} is a chat service, which answers "
+            "from the beginning alone: take strategy='best_of_n', or a server with /v1/completions"
+        )
     scored = scorer is not None
     if getattr(strategy, "needs_scores", False) and not scored:
         raise InvalidInputError(
@@ -299,8 +304,9 @@ def resolve_generator(
     if "model" in arguments and not is_url(generator):
         raise InvalidInputError(f"the model is said twice: {model!r}, and {arguments['model']!r} in engine_args")
     if is_url(generator):
-        if model != EMBEDDED:  # what the server serves; its name there, if the tokenizer is elsewhere
-            arguments.setdefault("model" if "tokenizer" in arguments else "tokenizer", model)
+        if model != EMBEDDED:  # what the server serves; its name there, if the tokenizer is elsewhere or not needed
+            named = "tokenizer" in arguments or "tokenizer" not in accepted(kind)
+            arguments.setdefault("model" if named else "tokenizer", model)
         return bind(kind, kind.__name__, [generator], arguments).make()
     if arguments and kind.__name__ == "VLLMGenerator":  # the rest is vLLM's own, which knows what it takes
         own = accepted(kind)
@@ -322,9 +328,9 @@ def is_url(text: object) -> bool:
 
 def _engine(model: str | Path, generator: str) -> Callable[..., Generator]:
     if is_url(generator):
-        from tts_search.generators.openai import OpenAIGenerator
+        from tts_search.generators.openai import ChatGenerator, OpenAIGenerator, is_chat
 
-        return OpenAIGenerator
+        return ChatGenerator if is_chat(generator) else OpenAIGenerator
     if generator not in GENERATORS:
         return discovery.load(discovery.GENERATORS, generator, GENERATORS)
     if generator == "none":

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,7 @@ def scorer(): return FakeScorer()
 def holds(answer, reference): return reference in answer
 """
 COUNT = 12
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +96,17 @@ def test_one_bad_line_harms_one_question() -> None:
     assert len(answers()) == COUNT
 
 
+def test_a_strategy_of_the_users_is_gone_on_with() -> None:
+    plan = "from tts_search import Expand, Until\ndef plan(tree): yield [Expand(tree.root, n=2, until=Until.THOUGHT)]\n"
+    Path("manyfakes.py").write_text(FAKES + plan)
+    command = [sys.executable, "-m", "tts_search", "solve", "--file", "q.jsonl", "--out", "a.jsonl", "-q"]
+    command += ["--generator", "manyfakes:engine", "--strategy", "manyfakes:plan", "--max-tokens", "40"]
+    for _ in range(2):  # in two processes the function is at two addresses
+        done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert len(answers()) == COUNT
+
+
 def test_other_settings_are_refused_and_harm_nothing() -> None:
     solve()
     before = Path("a.jsonl").read_bytes()
@@ -143,10 +159,11 @@ def batch(name: str, question: str, **body: Any) -> str:
 
 
 def test_the_batches_of_openai() -> None:
-    good = batch("one", "What is 1?", temperature=0.6, stream=False)
+    neutral = {"stream": False, "tools": [], "response_format": {"type": "text"}, "stop": None}
+    good = batch("one", "What is 1?", temperature=0.6, **neutral)
     bad = [
         batch("two", "What is 2?", temperature=0.1),
-        batch("three", "What is 3?", tools=[]),
+        batch("three", "What is 3?", tools=[{"type": "function"}]),
         good,
         good.replace('"one"', "7"),
         good.replace('"one"', '"x"').replace("chat/completions", "embeddings"),
@@ -252,3 +269,25 @@ def test_shards_of_the_embedded_model_are_the_whole() -> None:
         assert cells[0] == cells[1]
     with RunLog("merged/runs.jsonl") as log:
         assert len(log) == 16
+
+
+def test_ctrl_c_leaves_whole_lines_and_says_how_to_go_on() -> None:
+    Path("manyfakes.py").write_text(FAKES + "def slow(): return FakeGenerator(delay_seconds=2.0)\n")
+    command = [sys.executable, "-m", "tts_search", "solve", "--file", "q.jsonl", "--out", "a.jsonl", "-n", "2"]
+    command += ["--generator", "manyfakes:slow", "--scorer", "manyfakes:scorer", "--max-tokens", "40", "-q"]
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while process.poll() is None and not (Path("a.jsonl").exists() and Path("a.jsonl").stat().st_size):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    if process.returncode:  # it may have been done before
+        assert process.returncode == 130
+        assert b"questions are answered in a.jsonl: run the same again to go on" in said
+    assert all(line["error"] is None for line in answers())
+    assert subprocess.run(command, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode == 0
+    assert [line["line"] for line in answers()] == list(range(1, COUNT + 1))

@@ -174,7 +174,7 @@ def cancels(_: Any) -> Any:
         (changed(token_ids=(-1,), logprobs=(-1.0,), sampled_tokens=1), "token -1"),
         (changed(token_ids=("a",), logprobs=(-1.0,), sampled_tokens=1), "returned Completion"),
         (changed(token_ids=(None,), logprobs=(-1.0,), sampled_tokens=1), "returned Completion"),
-        (changed(logprobs=None), "returned Completion"),
+        (changed(logprobs=7), "returned Completion"),
         (cancels, "CancelledError"),
         (exits, "SystemExit: out"),
         (raises, "KeyError"),

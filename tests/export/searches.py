@@ -50,7 +50,7 @@ class NotANumber(FakeGenerator):
         scores = tuple(
             odd[i] if i < 3 else s for i, s in ((random.Random(s).randrange(9), s) for s in completion.scores)
         )
-        return replace(completion, scores=scores, logprobs=(float("-inf"), *completion.logprobs[1:]))
+        return replace(completion, scores=scores, logprobs=(float("-inf"), *(completion.logprobs or ())[1:]))
 
 
 def any_byte(prefix: tuple[int, ...], seed: int) -> int:

@@ -51,6 +51,7 @@ def differences(
     for completion in completions:
         expected = reference(folder, dtype, prefix, completion.token_ids)
         assert completion.scores is not None
+        assert completion.logprobs is not None
         scores = max(scores, largest_difference(completion.scores, expected.previous))
         logprobs = max(logprobs, largest_difference(completion.logprobs, expected.logprobs))
     return scores, logprobs

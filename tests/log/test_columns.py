@@ -24,10 +24,12 @@ def completions(draw: st.DrawFn) -> Completion:
     column = st.lists(floats, min_size=count, max_size=count)
     return Completion(
         token_ids=tuple(ids),
-        logprobs=tuple(draw(column)),
+        logprobs=draw(st.none() | column.map(tuple) | st.lists(floats, max_size=9).map(tuple)),
         scores=draw(st.none() | column.map(tuple)),
-        sampled_tokens=count + draw(st.integers(0, 1)),
+        sampled_tokens=max(1, count + draw(st.integers(-9, 1))),
+        prompt_tokens=draw(st.none() | st.integers(0, 1 << 20)),
         cached_tokens=draw(st.integers(0, 1 << 20)),
+        warnings=tuple(draw(st.lists(st.text(), max_size=2))),
     )
 
 
@@ -44,14 +46,17 @@ def test_there_and_back(completion: Completion, steps: frozenset[int], seconds: 
     assert bits(kept.completion.logprobs) == bits(expected.logprobs)
     assert bits(kept.completion.scores) == bits(expected.scores)
     assert kept.completion.sampled_tokens == expected.sampled_tokens
+    assert kept.completion.prompt_tokens == expected.prompt_tokens
     assert kept.completion.cached_tokens == expected.cached_tokens
+    assert kept.completion.warnings == expected.warnings
     if expected.scores is not None:
         assert all(math.isnan(s) for t, s in zip(expected.token_ids, expected.scores, strict=True) if t not in steps)
 
 
 def test_everything_that_there_is_is_kept() -> None:
     """A field that is added to a completion must be added to the columns, one of a request belongs to the key."""
-    known = {"token_ids", "logprobs", "scores", "sampled_tokens", "cached_tokens"}
+    known = {"token_ids", "logprobs", "scores", "sampled_tokens", "prompt_tokens", "cached_tokens", "warnings"}
     assert {field.name for field in fields(Completion)} == known
     known = {"prefix", "seeds", "max_tokens", "stop_ids", "sampling", "tree", "on_tokens", "on_delta", "on_completion"}
+    known |= {"messages"}  # in no key: the prefix is what they were rendered to
     assert {field.name for field in fields(Request)} == known

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -27,8 +28,10 @@ from tts_search import (
 )
 from tts_search.core.events import Sampled
 from tts_search.core.result import StopReason
+from tts_search.embedded import MODEL_FOLDER
 from tts_search.errors import GeneratorError, InvalidInputError
 from tts_search.export import to_json
+from tts_search.generators.transformers import TransformersGenerator
 from tts_search.log import SearchLog
 from tts_search.testing import FakeGenerator, FakeScorer
 
@@ -334,3 +337,43 @@ def test_a_wide_logged_sampling_is_its_own(tmp_path: Path) -> None:
         count = len(fake.requests)
         searcher.search("Why?", strategy="single", sampling={"temperature": 0}, log=tmp_path / "a.log")
         assert len(fake.requests) == count, "equal settings are equal however they are said"
+
+
+def test_what_else_an_engine_says_is_heard_over_a_log(tmp_path: Path) -> None:
+    class Doubtful(FakeGenerator):
+        def remark(self, question: Any) -> str:
+            return f"this model was made for longer questions than {question!r}"
+
+    with Searcher(generator=Doubtful(), scorer=FakeScorer()) as searcher:
+        for options in ({}, {"log": tmp_path / "a.log"}):
+            assert "longer questions" in searcher.search("Why?", strategy="single", **options).warnings[0]
+
+
+def test_a_model_that_was_trained_on_is_another_engine(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    from tts_search.models import contents_of
+
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(MODEL_FOLDER / name, tmp_path / name)
+    before = contents_of(tmp_path)
+    assert before == contents_of(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    for name in list(weights)[::7]:
+        changed = {**weights, name: weights[name] + 0.01}
+        save_file(changed, tmp_path / "model.safetensors", {"format": "pt"})
+        assert contents_of(tmp_path) != before, name
+
+
+def test_engines_of_ours_tell_of_each_completion() -> None:
+    async def ask() -> tuple[list[Completion], dict[int, Completion]]:
+        generator, told = TransformersGenerator("embedded"), dict[int, Completion]()
+        prefix = generator.tokenizer.render(QUESTIONS[0])
+        stops = generator.tokenizer.eos_ids
+        request = Request(prefix=prefix, seeds=(1, 2, 3), max_tokens=20, stop_ids=stops, on_completion=told.__setitem__)
+        found = list(await generator.generate(request))
+        await generator.aclose()
+        return found, told
+
+    found, told = asyncio.run(ask())
+    assert [told[place] for place in range(3)] == found

@@ -10,7 +10,7 @@ from tts_search.core.budget import Usage
 from tts_search.core.result import Candidate, SearchResult, Step, StopReason
 from tts_search.errors import InvalidInputError
 from tts_search.metrics import majority_at_k
-from tts_search.selection.selectors import SELECTORS, resolve_selector
+from tts_search.selection.selectors import SELECTORS, mean_logprob, resolve_selector
 
 VOTES = st.sampled_from(["a", "b", "c", None])
 EIGHTHS = st.integers(0, 8).map(lambda n: n / 8)
@@ -176,4 +176,15 @@ def test_a_result_as_json_holds_everything_but_the_tree() -> None:
         "index": 4,
         "comparer": None,
         "warnings": [],
+        "step_rule": "",
     }
+
+
+def test_log_probabilities_that_nobody_gave_choose_nothing() -> None:
+    answered = [Candidate(node=i, score=None, mean_logprob=None, answer="a", vote="a") for i in range(3)]
+    with pytest.raises(InvalidInputError, match="selector='majority'"):
+        mean_logprob(answered)
+    known = Candidate(node=3, score=None, mean_logprob=-9.0, answer="b", vote="b")
+    assert mean_logprob([*answered, known]) == 3
+    assert mean_logprob(answered[:1]) == 0
+    assert mean_logprob([Candidate(node=i, score=None, mean_logprob=None) for i in range(3)]) == 0

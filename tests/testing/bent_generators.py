@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from tts_search.core.protocols import Completion, Question, Request
 from tts_search.errors import GeneratorError, InvalidInputError
@@ -55,6 +55,10 @@ def last(change: Change) -> Callable[[list[Completion]], list[Completion]]:
     return lambda answers: [*answers[:-1], change(answers[-1])]
 
 
+def logprobs(one: Completion) -> Sequence[float]:
+    return one.logprobs or ()
+
+
 def empty(one: Completion) -> Completion:
     none = None if one.scores is None else ()
     return dataclasses.replace(one, token_ids=(), logprobs=(), scores=none, sampled_tokens=24)
@@ -65,14 +69,14 @@ def longer(one: Completion) -> Completion:
     return dataclasses.replace(
         one,
         token_ids=(*one.token_ids, one.token_ids[-1]),
-        logprobs=(*one.logprobs, -1.0),
+        logprobs=(*logprobs(one), -1.0),
         sampled_tokens=one.sampled_tokens + 1,
     )
 
 
 def stopless(one: Completion) -> Completion:
     """As of an engine that swallows the stop token."""
-    return dataclasses.replace(one, token_ids=one.token_ids[:-1], logprobs=one.logprobs[:-1])
+    return dataclasses.replace(one, token_ids=one.token_ids[:-1], logprobs=logprobs(one)[:-1])
 
 
 def undercounted(one: Completion) -> Completion:
@@ -92,7 +96,7 @@ def shifted(by: float) -> Change:
 
 
 def short_logprobs(one: Completion) -> Completion:
-    return dataclasses.replace(one, logprobs=one.logprobs[1:])
+    return dataclasses.replace(one, logprobs=logprobs(one)[1:])
 
 
 def short_scores(one: Completion) -> Completion:
@@ -100,7 +104,7 @@ def short_scores(one: Completion) -> Completion:
 
 
 def with_first(logprob: float) -> Change:
-    return lambda one: dataclasses.replace(one, logprobs=(logprob, *one.logprobs[1:]))
+    return lambda one: dataclasses.replace(one, logprobs=(logprob, *logprobs(one)[1:]))
 
 
 def unread(one: Completion) -> Completion:
@@ -151,6 +155,31 @@ class Overflowing(Remembers):
         if self.error is not None:
             raise self.error
         return await super().generate(dataclasses.replace(request, prefix=request.prefix[-9:]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole(Remembers):
+    """As a chat service: whole responses, in ids that are not its tokens; asked to go on, raises `error`, or does."""
+
+    starts_anywhere: ClassVar[bool] = False
+
+    thinks: bool = False
+    error: Exception | None = field(default_factory=lambda: InvalidInputError("it goes on from nothing"))
+    stumbles: bool = False
+
+    async def generate(self, request: Request) -> list[Completion]:
+        if request.messages is None:
+            if self.stumbles:
+                self.seen.append("asked to go on")
+            if self.error is not None:
+                raise self.error
+        answers = await super().generate(request)
+        return self.spoilt([self.read(one, request) for one in answers])
+
+    def read(self, one: Completion, request: Request) -> Completion:
+        more = () if one.token_ids[-1] in request.stop_ids else (ord("+"), ord("+"))
+        logprobs = None if len(one.token_ids) % 2 else (one.logprobs or ())[:1]
+        return dataclasses.replace(one, token_ids=(*one.token_ids, *more), logprobs=logprobs, prompt_tokens=3)
 
 
 @dataclass(frozen=True, kw_only=True)

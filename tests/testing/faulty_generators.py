@@ -20,6 +20,7 @@ from tests.testing.bent_generators import (
     Crowded,
     Late,
     Overflowing,
+    Whole,
     asks,
     each,
     empty,
@@ -69,6 +70,7 @@ PER_SEED, EQUAL = "test_one_completion_per_seed", "test_equal_seeds_give_equal_t
 GREEDY, STOP = "test_greedy_ignores_seeds", "test_stop_id_ends_a_completion"
 CONCURRENT, PROGRESS = "test_concurrent_requests", "test_reports_progress"
 CANCELLING, OVERFLOW = "test_cancelling_frees_the_engine", "test_context_overflow_is_an_error"
+REFUSED = "test_what_cannot_be_gone_on_with_is_refused"
 PIECES, CLOSING = "test_continuing_in_pieces_is_the_same", "test_closing_twice_is_harmless"
 PIECES_OF = {size: f"{PIECES}[{size}]" for size in (1, 2, 5)}
 
@@ -121,6 +123,9 @@ FAULTY = [
     headed("no scores in pieces", PIECES_OF[2], piece(2), each(set_to(scores=None))),
     bent("pieces without log-probabilities", PIECES_OF[2], piece(2), each(short_logprobs)),
     bent("an empty piece", PIECES_OF[2], piece(2), each(empty)),
+    row("goes on where it cannot", REFUSED, lambda: Whole(error=None)),
+    row("another error for going on", REFUSED, lambda: Whole(error=ValueError("no"))),
+    row("out of step when asked to go on", REFUSED, lambda: Whole(stumbles=True)),
     row("closing twice is an error", CLOSING, lambda: Closing(again=GeneratorError("closed before"))),
     row("answers when closed", CLOSING, lambda: Closing(late=None)),
     row("another error when closed", CLOSING, lambda: Closing(late=RuntimeError("no engine"))),
@@ -154,5 +159,7 @@ SOUND = [
     headed("as it should be, with a head", None, ONE, each(lambda one: one)),
     headed("scores rounded otherwise", None, piece(2), each(shifted(5e-4))),
     headed("a score that cannot be read", None, piece(2), each(unread)),
+    row("whole responses alone", None, Whole),
+    bent("no log-probabilities", None, lambda _: True, each(set_to(logprobs=None))),
     row("a prompt that opens no thinking", None, lambda: Bent(thinks=False)),
 ]

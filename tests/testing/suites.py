@@ -60,6 +60,7 @@ def failing(plug_in: PlugIn, suite: type | None = None, only: str | None = None)
     engine: Any = None
     if plug_in.suite is GeneratorConformance:
         engine = suite.check.__globals__["Engine"](ready().make_generator, ready.timeout_seconds)  # type: ignore[attr-defined]
+        ready._engine = engine
     failed = set[str]()
     for label, (name, values) in labelled(suite).items():
         if only not in (None, label):

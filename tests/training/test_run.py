@@ -16,7 +16,7 @@ from tts_search.api import Searcher
 from tts_search.cli import app
 from tts_search.errors import InvalidInputError
 from tts_search.sprm.module import SPRM
-from tts_search.training.run import read_config
+from tts_search.training.run import last_checkpoint, read_config
 
 GRADER = "tests.training.test_run:any_answer"
 
@@ -131,3 +131,13 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         read_config(tmp_path / "absent.toml")
     found: Any = read_config(None, model="m", data="d", out="o", training={"beta": 1})
     assert found.training == {"beta": 1}
+
+
+def test_the_last_whole_checkpoint_is_gone_on_from(tmp_path: Path) -> None:
+    assert last_checkpoint(tmp_path / "none") is None
+    for step, state in ((2, "{}"), (10, '{"global_step": 10}'), (12, None), (14, '{"glob')):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if state is not None:  # a process that was killed while it wrote one had not come to it
+            (folder / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")

@@ -37,7 +37,20 @@ class Asked:
 NAMES = ("question", "prompt", "problem", "messages")
 _URL = "/v1/chat/completions"
 _IDLE = {"model", "user", "metadata", "store", "service_tier", "safety_identifier"}  # they decide no answer here
-_HARMLESS: Mapping[str, tuple[object, ...]] = {"stream": (False, None), "n": (1, None), "logprobs": (False, None)}
+_NEUTRAL: Mapping[str, tuple[object, ...]] = {  # what says no more than leaving it out
+    "stream": (False,),
+    "n": (1,),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+    "response_format": ({"type": "text"},),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "logit_bias": ({},),
+    "modalities": (["text"],),
+}
 
 
 def count_lines(path: Path) -> int:
@@ -106,8 +119,8 @@ def _request(value: Mapping[str, Any], settings: Mapping[str, Any]) -> Any:
     for name, wanted in body.items():
         if name in _IDLE or name == "messages":
             continue
-        known = _HARMLESS.get(name) or (settings.get(name, ...), None)
-        if wanted not in known:
+        known = _NEUTRAL.get(name) or (settings.get(name, ...),)
+        if wanted is not None and wanted not in known:
             why = f"this run's is {known[0]!r}" if known[0] is not ... else "this command knows no such thing"
             raise InvalidInputError(f"body.{name} is {wanted!r}, and {why}: all lines of a file are searched alike")
     if "messages" not in body:

@@ -196,14 +196,14 @@ def _sum(result: SearchResult, row: _Row) -> float:
 
 def _cells(result: SearchResult, row: _Row) -> dict[str, Text]:
     best = result.candidates[row.members[0]]
-    lengths = [result.tree.nodes[result.candidates[i].node].length for i in row.members] if result.tree else []
+    lengths = [result.tree.nodes[result.candidates[i].node].token_length for i in row.members] if result.tree else []
     tokens = " to ".join(f"{length:,}" for length in dict.fromkeys((min(lengths), max(lengths)))) if lengths else ""
     return {
         "score": Text() if best.score is None else Text(f"{best.score:.2f}", color(best.score, ANY)),
         "sum": Text(f"{_sum(result, row):.2f}"),
         "votes": Text(str(len(row.members)) if best.vote is not None else ""),
         "paths": Text(str(len(row.members))),
-        "logprob": Text(f"{best.mean_logprob:.3f}"),
+        "logprob": Text("" if best.mean_logprob is None else f"{best.mean_logprob:.3f}"),
         "tokens": Text(tokens),
     }
 

@@ -18,6 +18,8 @@ from tts_search.cli.question_file import Asked, Format, count_lines, read_questi
 from tts_search.core.protocols import Question
 from tts_search.errors import InvalidInputError
 from tts_search.log import SearchLog
+from tts_search.log.identity import identity_of_engine
+from tts_search.log.search_settings import typed
 from tts_search.options import Options
 from tts_search.shards import Shard
 
@@ -145,9 +147,13 @@ def solve_file(searcher: Searcher, files: Files, options: Options, screen: Any) 
 def _settings(searcher: Searcher, files: Files, options: Options) -> dict[str, Any]:
     """All that decides an answer but the question. `model` and the likes may be repeated by a batch's requests."""
     said = {
-        name: value if isinstance(value, str | int | float | None) else repr(value) for name, value in options.items()
+        name: value if isinstance(value, str | int | float | None) else typed(value) for name, value in options.items()
     }
+    engine = identity_of_engine(searcher.generator)
+    if isinstance(engine["engine"], dict):  # a server may have moved
+        engine["engine"] = {name: value for name, value in engine["engine"].items() if name != "address"}
     return {
+        "engine": engine,
         **searcher.settings,
         **said,
         **searcher.settings["sampling"],

@@ -148,7 +148,7 @@ class Answers:
         budget.release()
         needs_all = self._job.selector.needs_answers
         await self.complete(ends if needs_all else [ends[await self._choice(ends)]])
-        lengths = [len(node.logprobs) for node in self._finals.values()]
+        lengths = [len(node.ids) - node.forced_tokens for node in self._finals.values()]
         if not lengths:
             return False
         keep = ANSWERS_KEPT * max(lengths)
@@ -178,7 +178,7 @@ class Answers:
             self._candidates.pop(node.up.index, None)
 
     def _draw(self, end: Node) -> Draw | None:
-        if end.ending is Ending.END or end.index in self._finals:
+        if end.ending is Ending.END or end.index in self._finals or self._sampler.whole:
             return None
         closing = self._closing(end)
         want = min(self._job.answer_tokens, self._room - end.length - len(closing))
@@ -230,7 +230,7 @@ class Answers:
             self._candidates[end.index] = Candidate(
                 node=end.index,
                 score=self._score(end),
-                mean_logprob=final.logprob_sum / final.logprob_count if final.logprob_count else 0.0,
+                mean_logprob=final.logprob_sum / final.logprob_count if final.logprob_count else None,
                 answer=answer,
                 vote=None if answer is None else self._vote(answer),
             )

@@ -29,7 +29,7 @@ def _floats() -> array[float]:
 @dataclass(slots=True, eq=False)
 class Draw:
     """The `number`-th sample from `node`, allowed `want` sampled tokens in all, grown by one or more requests
-    (`part`).
+    (`part`); by a single one if it is `whole`, of an engine that cannot go on with it.
 
     With `closes_step` the end of the segmented part ends its last step, as a scorer that reads text needs it; a head
     reads step tokens alone. `is_last` says that its path has room for nothing more.
@@ -40,6 +40,7 @@ class Draw:
     until: Until
     want: int
     state: State
+    whole: bool = False
     tokens: array[int] = field(default_factory=_ints)
     logprobs: array[float] = field(default_factory=_floats)
     scores: array[float] = field(default_factory=_floats)
@@ -78,7 +79,7 @@ class Draw:
         ids = completion.token_ids
         self.part += 1
         self.sampled += int(completion.sampled_tokens)
-        self.logprobs.extend(completion.logprobs)
+        self.logprobs.extend(() if completion.logprobs is None else completion.logprobs)
         begin = self.node.length + len(self.tokens)
         if ids[-1] in eos_ids:
             ends, self.state, closed = segmenter.scan_part(self.state, ids[:-1])
@@ -104,7 +105,7 @@ class Draw:
             self.scored = True
             self.scores.extend(completion.scores[: len(ids)])
         self.step_ends += [begin + end for end in ends]
-        if self.ending is None and self.left <= 0:
+        if self.ending is None and (self.left <= 0 or self.whole):
             self.ending = Ending.LENGTH
         if self.closes_step:
             self._close_step(segmenter, begin + (part if closed is None else closed), closed is not None)
@@ -145,6 +146,7 @@ class Draw:
             logprobs=self.logprobs,
             token_scores=self.scores if self.scored else None,
             forced_tokens=self.forced,
+            counted_tokens=self.sampled if self.whole else None,
             logprob_sum=up.logprob_sum + math.fsum(self.logprobs),
             logprob_count=up.logprob_count + len(self.logprobs),
         )
@@ -160,8 +162,13 @@ def stop_ids(until: Until, segmenter: Segmenter, tokenizer: Tokenizer) -> frozen
     return ids
 
 
-def check_completions(completions: Sequence[Completion], request: Request, known_ids: int) -> None:
+def check_completions(
+    completions: Sequence[Completion], request: Request, known_ids: int, *, whole: bool = False
+) -> None:
     """Hold a generator to its contract; `known_ids` is how many ids its vocabulary has.
+
+    Where it answers `whole` chats alone, its ids are not the tokens that it samples, and one that was cut off may have
+    been by a limit of its own.
 
     Raises:
         GeneratorError: no list of completions, the wrong number of them, an empty or overlong one, columns of unequal
@@ -174,15 +181,15 @@ def check_completions(completions: Sequence[Completion], request: Request, known
         raise GeneratorError(f"the generator returned {len(completions)} completions for {len(request.seeds)} seeds")
     for completion in completions:
         try:
-            _check_counts(completion, request)
-            _check_values(completion, request, known_ids)
+            _check_counts(completion, request, whole)
+            _check_values(completion, request, known_ids, whole)
         except (TypeError, ValueError, OverflowError) as error:
             raise GeneratorError(f"the generator returned {shown(completion)}: {error}") from error
 
 
-def _check_counts(completion: Completion, request: Request) -> None:
+def _check_counts(completion: Completion, request: Request, whole: bool) -> None:
     count = len(completion.token_ids)
-    if not 1 <= count <= completion.sampled_tokens <= request.max_tokens:
+    if count < 1 or not (1 if whole else count) <= completion.sampled_tokens <= request.max_tokens:
         raise GeneratorError(
             f"the generator returned {count} tokens and sampled {completion.sampled_tokens}, where at least 1 and "
             f"at most {request.max_tokens} were asked for"
@@ -190,14 +197,18 @@ def _check_counts(completion: Completion, request: Request) -> None:
     operator.index(completion.sampled_tokens)  # numpy's whole numbers are as good as ints, 3.0 is none
     if operator.index(completion.cached_tokens) < 0:
         raise GeneratorError(f"the generator returned cached_tokens={completion.cached_tokens}: 0 or more are due")
-    if len(completion.logprobs) != count or (completion.scores is not None and len(completion.scores) != count):
+    if completion.prompt_tokens is not None and operator.index(completion.prompt_tokens) < 0:
+        raise GeneratorError(f"the generator returned prompt_tokens={completion.prompt_tokens}: 0 or more are due")
+    logprobs = None if completion.logprobs is None else len(completion.logprobs)
+    scores = None if completion.scores is None else len(completion.scores)
+    if (logprobs not in (None, count) and not whole) or scores not in (None, count):
         raise GeneratorError(
-            f"the generator returned {count} tokens with {len(completion.logprobs)} log-probabilities and "
-            f"{None if completion.scores is None else len(completion.scores)} scores: one each per token is due"
+            f"the generator returned {count} tokens with {logprobs} log-probabilities and {scores} scores: one each "
+            "per token is due"
         )
 
 
-def _check_values(completion: Completion, request: Request, known_ids: int) -> None:
+def _check_values(completion: Completion, request: Request, known_ids: int, whole: bool) -> None:
     ids = completion.token_ids
     least, most = min(ids), max(ids)
     if not (least >= 0 and most < known_ids):
@@ -207,7 +218,7 @@ def _check_values(completion: Completion, request: Request, known_ids: int) -> N
     _ints().extend(ids)  # what a column does not take is no number
     if completion.scores is not None:
         _floats().extend(completion.scores)
-    if completion.sampled_tokens < request.max_tokens and ids[-1] not in request.stop_ids:
+    if completion.sampled_tokens < request.max_tokens and ids[-1] not in request.stop_ids and not whole:
         raise GeneratorError(
             f"the generator ended after {completion.sampled_tokens} of {request.max_tokens} tokens on token "
             f"{ids[-1]}, which is not a stop token"
@@ -215,7 +226,8 @@ def _check_values(completion: Completion, request: Request, known_ids: int) -> N
     if not request.stop_ids.isdisjoint(ids[:-1]):
         at = next(place for place, token in enumerate(ids) if token in request.stop_ids)
         raise GeneratorError(f"the generator went on behind stop token {ids[at]}: it must stop at stop_ids")
-    if not sum(completion.logprobs) < math.inf and not all(p < math.inf for p in completion.logprobs):
+    logprobs = () if completion.logprobs is None else completion.logprobs
+    if not sum(logprobs) < math.inf and not all(p < math.inf for p in logprobs):
         raise GeneratorError(  # minus infinity is a probability that underflowed
             "the generator returned NaN or infinite log-probabilities: the model's weights or dtype are broken"
         )

@@ -59,7 +59,11 @@ Plan = PlanGenerator[Sequence[Expand], Sequence[Sequence[Node]], None]
 
 @runtime_checkable
 class Strategy(Protocol):
-    """A pure algorithm: knows no engine, no scorer, no budget and no clock."""
+    """A pure algorithm: knows no engine, no scorer, no budget and no clock.
+
+    `continues_paths`, where a strategy has it, says whether it goes on from anywhere but the root, which not every
+    engine can.
+    """
 
     def __call__(self, tree: Tree) -> Plan:
         """Begin a search of `tree`, which holds nothing but its root."""
@@ -116,6 +120,9 @@ class Request:
     can; nothing is missing where one does not. `on_completion(sample, completion)`, if given, is called as each is done
     by engines that say so with an attribute `reports_completions = True`: what is done can be kept then, whatever
     becomes of the others. What it is told is returned, too.
+
+    `messages` are what the prefix was rendered from, given where nothing but the prompt is in it: all that an engine
+    with `starts_anywhere` False reads of it.
     """
 
     prefix: Sequence[int]
@@ -127,6 +134,7 @@ class Request:
     on_tokens: Callable[[int], None] | None = None
     on_delta: Callable[[int, Sequence[int]], None] | None = None
     on_completion: Callable[[int, Completion], None] | None = None
+    messages: Question | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,17 +142,25 @@ class Completion:
     """One continuation.
 
     `token_ids`: at least one, the last is a stop id unless `max_tokens` cut it off. `logprobs`: natural log-probability
-    of each token under the model at temperature 1. `scores`: for an engine that carries an SPRM head, the head's
-    logit for each token *if that token is a step token*: the engine has applied the head's readout already. NaN where
-    it could not be read; None without a head. `sampled_tokens`: what the engine really sampled for it, never more than
-    `max_tokens`. `cached_tokens`: how much of the prefix came out of the prefix cache.
+    of each token under the model at temperature 1, None where the engine gives none. `scores`: for an engine that
+    carries an SPRM head, the head's logit for each token *if that token is a step token*: the engine has applied the
+    head's readout already. NaN where it could not be read; None without a head. `sampled_tokens`: what the engine
+    really sampled for it, never more than `max_tokens`. `prompt_tokens`: what it counts for the prefix, None for as
+    many as its ids; `cached_tokens` of them came out of the prefix cache. `warnings` are what a reader of the result
+    should know.
+
+    Of an engine with `starts_anywhere` False the ids are not those that were sampled: there may be more of them than
+    `sampled_tokens`, `logprobs` has one for each token that the engine shows, and a last id that is no stop id says
+    that the completion was cut off.
     """
 
     token_ids: Sequence[int]
-    logprobs: Sequence[float]
+    logprobs: Sequence[float] | None
     scores: Sequence[float] | None = None
     sampled_tokens: int
+    prompt_tokens: int | None = None
     cached_tokens: int = 0
+    warnings: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -171,6 +187,10 @@ class Generator(Protocol):
 
     A method is called where a generator has it: `remark(question)` returns what a user should know of a question that
     the model is not made for, or None; it becomes one of the result's warnings.
+
+    An attribute is read where a generator has it: `starts_anywhere`, False for one that answers questions from their
+    beginning alone, as a chat service does. It is asked for whole responses, each in one request and never gone on
+    with; reads `Request.messages`; and its `context_tokens` are the longest response, whatever the prompt.
     """
 
     @property

@@ -54,14 +54,14 @@ class Candidate:
     """A path that may be answered from.
 
     `node` is the index of its last thinking node, `score` its aggregated step scores (None where none was scored),
-    `mean_logprob` the mean log-probability of its sampled tokens (the answer's included where there is one). `answer`
-    is None until the path was answered, `vote` is what majorities count: the answer's final expression, None without
-    one.
+    `mean_logprob` the mean log-probability of its sampled tokens (the answer's included where there is one; None where
+    the engine gave none). `answer` is None until the path was answered, `vote` is what majorities count: the answer's
+    final expression, None without one.
     """
 
     node: int
     score: float | None
-    mean_logprob: float
+    mean_logprob: float | None
     answer: str | None = None
     vote: str | None = None
 
@@ -115,9 +115,9 @@ class SearchResult:
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=indent)
 
 
-def _finite(logprob: float) -> float | str:
+def _finite(logprob: float | None) -> float | str | None:
     """Minus infinity, of a token whose probability underflowed, as protobuf's JSON writes it."""
-    return logprob if math.isfinite(logprob) else "-Infinity"
+    return logprob if logprob is None or math.isfinite(logprob) else "-Infinity"
 
 
 def _plain(question: Any) -> Any:

@@ -58,14 +58,20 @@ class Runner:
     generator_seconds: float | None = GENERATOR_SECONDS
     clock: Callable[[], float] = time.perf_counter
 
+    @property
+    def whole(self) -> bool:
+        """Whether the engine answers from the beginning alone, and counts its prompts itself."""
+        return not getattr(self.generator, "starts_anywhere", True)
+
     def prompt_of(self, question: Question, job: Job) -> tuple[int, ...]:
         """The token ids that the model is asked with.
 
         Raises:
             InvalidInputError: the model's context leaves no room for a response.
         """
-        prompt, context = self.generator.tokenizer.render(_prompt(question, job.system)), self.generator.context_tokens
-        if context - len(prompt) < 2:
+        prompt = self.generator.tokenizer.render(_prompt(question, job.system))
+        context = self.generator.context_tokens
+        if context - (0 if self.whole else len(prompt)) < 2:
             raise InvalidInputError(
                 f"the question is {len(prompt)} tokens long, and the model's context holds {context}: shorten the "
                 "question, or use a model with a longer context"
@@ -91,12 +97,14 @@ class _Search:
         self.job = job
         self.tokenizer = shared.generator.tokenizer
         prompt = shared.prompt_of(question, job)
-        self.room = shared.generator.context_tokens - len(prompt)
+        self.room = shared.generator.context_tokens - (0 if shared.whole else len(prompt))
+        # One request brings thinking and answer where neither can be gone on with.
+        self.answer_room = min(job.answer_tokens, self.room // 4) if shared.whole else 0
         self.thinking_room = min(job.max_tokens, self.room - min(job.answer_tokens, self.room // 4))
         self.tree = Tree(question, prompt, job.segmenter, self.tokenizer.decode, job.seed)
         quarter = 0 if job.budget is None else job.budget // 4
         reserve = quarter if job.selector.needs_answers else min(quarter, job.answer_tokens)
-        self.budget = Budget(job.budget, answer_reserve=reserve)
+        self.budget = Budget(job.budget, answer_reserve=0 if shared.whole else reserve)
         self.sampler = Sampler(
             self.tree,
             shared.generator,
@@ -107,6 +115,7 @@ class _Search:
             self._report if job.on_event or job.halt or job.seconds is not None else None,
             shared.generator_seconds,
             self.thinking_room if job.closes_steps else None,
+            _prompt(question, job.system),
         )
         self.valuation = None if shared.scoring is None else Valuation(shared.scoring, job.aggregate)
         self.answers = Answers(
@@ -150,7 +159,7 @@ class _Search:
         reason = await self._search(started)
         left = self.budget.available if reason is StopReason.EARLY and self.job.budget else 0
         self.budget.release()
-        if not self.ends and reason in (StopReason.BUDGET, StopReason.COMPLETED):
+        if not self.ends and not self.sampler.whole and reason in (StopReason.BUDGET, StopReason.COMPLETED):
             await self._finish_best()
         ends = self.ends or self.tree.leaves()
         candidates, chosen = await self.answers.choose(ends)
@@ -197,6 +206,7 @@ class _Search:
                 *self._step_warnings(),
                 *self._thinking_warnings(end),
                 *self.answers.warnings,
+                *self.sampler.warnings,
                 *said,
             ),
         )
@@ -370,7 +380,19 @@ class _Search:
             raise self._misused(f"asked for n={expand.n!r}, max_tokens={expand.max_tokens!r}: {error}") from error
         if n < 1 or limit < 1:
             raise self._misused(f"asked for n={n}, max_tokens={expand.max_tokens}: 1 is the least")
-        return node, n, until, min(self.thinking_room - node.length, limit)
+        if self.sampler.whole:
+            until = self._whole(node, until)
+        return node, n, until, min(self.thinking_room - node.length, limit) + self.answer_room
+
+    def _whole(self, node: Node, until: Until) -> Until:
+        """How far a sample goes where the engine gives whole responses alone; a plan that asks for less is refused."""
+        if node.up is not None or until is Until.STEP:
+            place = "a single step" if node.up is None else "a path to be gone on with"
+            raise self._misused(
+                f"asked for {place}, and {self.shared.generator.name!r} is a chat service: it gives whole responses "
+                "alone. Take strategy='best_of_n', or a server with /v1/completions"
+            )
+        return Until.END
 
     async def _grown(self, draws: Sequence[Draw]) -> dict[Draw, Node]:
         nodes = await self._grow(draws)

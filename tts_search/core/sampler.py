@@ -15,7 +15,7 @@ from itertools import groupby
 
 from tts_search.core.budget import Budget, Usage
 from tts_search.core.draw import Draw, check_completions, stop_ids
-from tts_search.core.protocols import Generator, Request, Sampling, Until
+from tts_search.core.protocols import Generator, Question, Request, Sampling, Until
 from tts_search.core.tree import Ending, Node, Tree
 from tts_search.errors import GeneratorError, TTSError, told
 from tts_search.segmentation import Phase, Segmenter
@@ -31,10 +31,12 @@ GENERATOR_SECONDS = 3600.0
 class Sampler:
     """One question's way to the engine.
 
-    `usage` is its account so far. `clipped` says that the budget cut a sample off, or did not pay for one. `on_tokens`,
-    if given, is called with the count of sampled tokens, those in flight included, as it grows. `seconds` limits an
-    engine's silence: the time of a whole request where nobody wants to hear of tokens, which costs an engine something.
-    `closing_room` is how long a path may get, where the end of one ends its last step.
+    `messages` are what the prompt was rendered from. `whole` says that the engine answers from the beginning alone, so
+    that every sample is one request. `usage` is its account so far, `warnings` what the engine had to say. `clipped`
+    says that the budget cut a sample off, or did not pay for one. `on_tokens`, if given, is called with the count of
+    sampled tokens, those in flight included, as it grows. `seconds` limits an engine's silence: the time of a whole
+    request where nobody wants to hear of tokens, which costs an engine something. `closing_room` is how long a path may
+    get, where the end of one ends its last step.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Sampler:
         on_tokens: Callable[[int], None] | None,
         seconds: float | None = GENERATOR_SECONDS,
         closing_room: int | None = None,
+        messages: Question | None = None,
     ) -> None:
         self.tree = tree
         self._closing_room = closing_room
@@ -56,7 +59,10 @@ class Sampler:
         self.sampling = sampling
         self.budget = budget
         self.on_tokens = on_tokens
+        self.messages = messages
+        self.whole = not getattr(generator, "starts_anywhere", True)
         self.usage = Usage()
+        self.warnings: dict[str, None] = {}  # each once, in order
         self.clipped = False
         self.answering = False  # from now on, tokens are the answer's
         head = generator.head_config
@@ -81,8 +87,9 @@ class Sampler:
         number = self._draws[node.index]
         self._draws[node.index] += 1
         room = None if answers else self._closing_room
-        is_last = room is not None and node.length + want >= room
-        return Draw(node, number, until, want, node.state, closes_step=room is not None, is_last=is_last)
+        is_last = room is not None and (self.whole or node.length + want >= room)
+        closes = room is not None
+        return Draw(node, number, until, want, node.state, self.whole, closes_step=closes, is_last=is_last)
 
     async def sample(self, draws: Sequence[Draw]) -> None:
         """Take every draw to its ending, as far as the budget goes."""
@@ -108,6 +115,7 @@ class Sampler:
         that were cut off. Once it is known how long samples get, as many go on as should come to their ends. With
         `look`, grants are small steps that all take together, so that whoever asks can stop between them. The outcome
         depends on the samples alone, never on who was first.
+        Samples that cannot be gone on with have one grant each: the first alone where not all can be paid.
         """
         wants = self._wants(pending, look=look)
         grants = self.budget.reserve(wants)
@@ -120,6 +128,8 @@ class Sampler:
             return False
         together = groupby(funded, lambda pair: (pair[1], pair[0].prefix_key))
         await _gather([self._spend([draw for draw, _ in group], grant, on_delta) for (grant, _), group in together])
+        if self.whole and self.budget.available < self.least_tokens:
+            self.clipped |= any(draw.ending is Ending.LENGTH and draw.left > 0 for draw, _ in funded)
         if any(draw.ending is Ending.END and draw.state.phase is Phase.PLAIN for draw, _ in funded):
             self.budget.release()  # a whole response without a thinking part: nothing is left to pay for
         return True
@@ -127,7 +137,7 @@ class Sampler:
     def _wants(self, pending: Sequence[Draw], *, look: bool) -> list[int]:
         """What the first of the pending draws are to be granted at most; the others wait."""
         wants = [draw.left for draw in pending]
-        if look:
+        if look and not self.whole:
             step = max(LOOK_TOKENS, max(draw.sampled for draw in pending) // LOOK_SHARE)
             wants = [min(want, max(step, self.least_tokens)) for want in wants]
         available = self.budget.available
@@ -136,7 +146,8 @@ class Sampler:
         usual = [self._ended_tokens[u] / self._ended[u] for u in {draw.until for draw in pending} if self._ended[u]]
         if not usual:
             share = available // (SHARE * len(pending))
-            if share >= LEAST_GRANT and len(pending) > 1 and not any(draw.sampled for draw in pending):
+            begins = len(pending) > 1 and not any(draw.sampled for draw in pending)
+            if share >= LEAST_GRANT and begins and not self.whole:
                 return [min(want, share) for want in wants]
             return wants[: max(1, available // max(wants))]
         length = MARGIN * max(usual)
@@ -190,18 +201,21 @@ class Sampler:
                 tree=int.from_bytes(self._seed),
                 on_tokens=self._listener(clock) if self.on_tokens else None,
                 on_delta=None if on_delta is None else lambda _, ids: on_delta(ids),
+                messages=None if first.node.length or first.tokens else self.messages,
             )
             completions = await self.generator.generate(request)
-        check_completions(completions, request, self._known_ids)
-        sampled = cached = 0
+        check_completions(completions, request, self._known_ids, whole=self.whole)
+        sampled = prompt = cached = 0
         for draw, completion in zip(draws, completions, strict=True):
             draw.absorb(completion, self.segmenter, self._eos_ids)
             sampled += int(completion.sampled_tokens)
+            prompt += len(request.prefix) if completion.prompt_tokens is None else int(completion.prompt_tokens)
             cached += int(completion.cached_tokens)
+            self.warnings |= dict.fromkeys(completion.warnings)
         self.usage += Usage(
             sampled_tokens=sampled,
             answer_tokens=sampled if self.answering else 0,
-            prompt_tokens=len(request.prefix) * len(draws),
+            prompt_tokens=prompt,
             cached_tokens=cached,
             requests=len(draws),
         )

@@ -7,6 +7,7 @@ it knows no engine, no budget and no strategy.
 
 from __future__ import annotations
 
+import math
 import random
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from tts_search.segmentation import Phase, Segmenter, State
 from tts_search.thinking import Tag, spoken_thought, without_thoughts
 
 NAN = float("nan")
+BYTES_TO_A_TOKEN = 3  # at least, of what models write
 
 
 class Ending(StrEnum):
@@ -41,7 +43,7 @@ class Node:
     counted in tokens from the start of the response; `step_count` counts the steps of the whole path, `new_step_scores`
     are values in [0, 1] of the new ones, or of all the path's where the scorer judged earlier ones anew (`rescored`).
     `value` is the aggregation over the path's scores (0 without steps). `forced_tokens` leading tokens were put there
-    (a closing tag), not sampled.
+    (a closing tag), not sampled. `counted_tokens` is the engine's own count where its ids are not its tokens.
     """
 
     index: int
@@ -60,6 +62,7 @@ class Node:
     logprobs: array[float] = field(default_factory=lambda: array("d"), repr=False)
     token_scores: array[float] | None = field(default=None, repr=False)
     forced_tokens: int = 0
+    counted_tokens: int | None = None
     logprob_sum: float = 0.0  # of the path
     logprob_count: int = 0
 
@@ -77,6 +80,16 @@ class Node:
     def token_ids(self) -> tuple[int, ...]:
         """The tokens that it adds."""
         return tuple(self.ids)
+
+    @property
+    def token_count(self) -> int:
+        """How many tokens it adds, by the engine's own count where its ids are not its tokens."""
+        return len(self.ids) if self.counted_tokens is None else self.counted_tokens
+
+    @property
+    def token_length(self) -> int:
+        """How many tokens the path has, counted likewise."""
+        return self.length if self.counted_tokens is None else sum(node.token_count for node in self.path())
 
     @property
     def step_ends(self) -> tuple[int, ...]:
@@ -419,11 +432,20 @@ class Tree:
     def answer_length(self, node: Node) -> int:
         """How many tokens of the response up to `node` are the answer's; all of them for a model that does not think.
 
-        Those that a thinking part is closed with are none of them, the end of the text is one.
+        Those that a thinking part is closed with are none of them, the end of the text is one. Where an engine's ids
+        are not its tokens, it is the answer's share of its count, or what a text so long takes if that is less: what
+        was thought and not shown is in the count, too.
         """
+        ids = len(self.answer_ids(node))
+        if node.counted_tokens is None:
+            return ids
+        return min(math.ceil(ids * node.counted_tokens / max(1, len(node.ids))), math.ceil(ids / BYTES_TO_A_TOKEN))
+
+    def answer_ids(self, node: Node) -> tuple[int, ...]:
+        """The ids of the answer, as `answer_length` counts them."""
         if node.state.phase is Phase.THINKING:
-            return 0
-        return node.length - (self._turning_points(node.path())[1] or 0)
+            return ()
+        return self.token_ids(node)[self._turning_points(node.path())[1] or 0 :]
 
     def _turning_points(self, path: Sequence[Node]) -> tuple[int, int | None]:
         """How many tokens of a path come before its thinking, and how many up to the end of it (None: not closed).

@@ -106,6 +106,11 @@ class Evaluation:
         """
         if repeats < 1:
             raise InvalidInputError(f"repeats must be at least 1, got {repeats}")
+        if self.keep_tokens and not getattr(self.searcher.generator, "starts_anywhere", True):
+            raise InvalidInputError(
+                f"{self.searcher.generator.name!r} is a chat service, which shows no token ids to keep: take the model "
+                "itself, or a server with /v1/completions"
+            )
         counted = Ticker(len(settings) * repeats * len(self.dataset), on_progress)
         grade = self.grader if self.grader is not None else self.dataset.grader
         name = grade if isinstance(grade, str) else name_of(grade)

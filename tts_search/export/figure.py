@@ -53,14 +53,14 @@ def plot(
         parent = row.node.parent
         if parent is None:
             continue
-        start = row.node.length - len(row.node.token_ids)
+        start = row.node.token_length - row.node.token_count
         joint = (start, every[parent].lane)
         links.append([joint, (start, row.lane)])
         link_colors.append(INK if row.chosen else FAINT)
         if row.chosen:
-            outline += [[joint, (start, row.lane)], [(start, row.lane), (row.node.length, row.lane)]]
+            outline += [[joint, (start, row.lane)], [(start, row.lane), (row.node.token_length, row.lane)]]
             outline_widths += [1.8, widths[row.node.index] + 3.2]
-        for begin, end, score in _spans(row) if steps else [(start, row.node.length, row.value)]:
+        for begin, end, score in _spans(row) if steps else [(start, row.node.token_length, row.value)]:
             bars.append([(begin, row.lane), (end, row.lane)])
             bar_colors.append(UNSCORED if score is None else colormap(score))
             bar_widths.append(widths[row.node.index])
@@ -74,7 +74,7 @@ def plot(
         _names(axes, every, parents)
 
     axes.set_ylim(lanes - 0.4, -0.6)
-    longest = max(row.node.length for row in every) or 1
+    longest = max(row.node.token_length for row in every) or 1
     axes.set_xlim(-0.01 * longest, 1.03 * longest)
     axes.set_yticks([])
     axes.spines[["top", "left", "right"]].set_visible(False)
@@ -95,7 +95,7 @@ def plot(
 def _spans(row: Row) -> list[tuple[int, int, float | None]]:
     """The node's pieces as (first token, last token, score), in tokens from the start of the response."""
     spans = []
-    begin = row.node.length - len(row.node.token_ids)
+    begin = row.node.token_length - row.node.token_count
     for piece in row.pieces:
         spans.append((begin, begin + piece.tokens, piece.score))
         begin += piece.tokens
@@ -120,23 +120,25 @@ def _endings(axes: Any, every: Sequence[Row], bar: float, parents: set[int | Non
         # A cut that the search went on from is no end; a thought that was answered still is one.
         ends = (row for row in every if row.node.ending is ending)
         places = [
-            (row.node.length, row.lane) for row in ends if ending is not Ending.LENGTH or row.node.index not in parents
+            (row.node.token_length, row.lane)
+            for row in ends
+            if ending is not Ending.LENGTH or row.node.index not in parents
         ]
         if places:
             axes.scatter(*zip(*places, strict=True), s=size, linewidths=edge, zorder=4, **style)
 
 
 def _names(axes: Any, every: Sequence[Row], parents: set[int | None]) -> None:
-    longest = max(row.node.length for row in every) or 1
+    longest = max(row.node.token_length for row in every) or 1
     for row in every[1:]:
         value = "" if row.value is None else f" {row.value:.2f}"
-        name, start = f"{row.node.index}{value}", row.node.length - len(row.node.token_ids)
-        fits = (row.node.length - start) / longest > 0.0075 * len(name)  # of a figure eleven inches wide
+        name, start = f"{row.node.index}{value}", row.node.token_length - row.node.token_count
+        fits = (row.node.token_length - start) / longest > 0.0075 * len(name)  # of a figure eleven inches wide
         if not fits and row.node.index in parents:
             continue  # no room on the bar, and what is beside it is its child
         axes.annotate(
             name,
-            ((start + row.node.length) / 2 if fits else row.node.length, row.lane),
+            ((start + row.node.token_length) / 2 if fits else row.node.token_length, row.lane),
             (0 if fits else 7, 0),
             textcoords="offset points",
             fontsize=6.5,

@@ -64,9 +64,9 @@ def _node_attributes(row: Row) -> dict[str, Any]:
     node = row.node
     return {
         "text": row.text,
-        "tokens": len(node.token_ids),
+        "tokens": node.token_count,
         "depth": node.depth,
-        "length": node.length,
+        "length": node.token_length,
         "ending": str(node.ending),
         "value": row.value,
         "step_scores": node.step_scores,

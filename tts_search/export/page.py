@@ -73,8 +73,8 @@ def _node(row: Row) -> dict[str, Any]:
     return {
         "parent": node.parent,
         "ending": str(node.ending),
-        "length": node.length,
-        "tokens": len(node.token_ids),
+        "length": node.token_length,
+        "tokens": node.token_count,
         "value": _number(row.value),
         "logprob": _number(row.mean_logprob),
         "visits": row.visits,

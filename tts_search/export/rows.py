@@ -141,12 +141,13 @@ def pieces(tree: Tree, node: Node) -> tuple[Piece, ...]:
     answering = answering and node.state.phase in (Phase.ANSWER, Phase.PLAIN)
     cuts.append((node.length, Kind.ANSWER if answering else Kind.OPEN, None))
     found: list[Piece] = []
-    start = begin
+    start, told = begin, 0
     for end, kind, score in cuts:
         if end > start:
             text = tree.decode(node.token_ids[start - begin : end - begin])
-            found.append(Piece(text, kind, end - start, score))
-            start = end
+            tokens = (end - begin) * node.token_count // len(node.ids)  # a share, where ids are not the engine's tokens
+            found.append(Piece(text, kind, tokens - told, score))
+            start, told = end, tokens
     return tuple(found)
 
 

@@ -60,6 +60,7 @@ class _Node(BaseModel):
     logprobs: list[float] = []
     token_scores: list[float] | None = None
     forced_tokens: int = 0
+    counted_tokens: int | None = None
 
 
 class _Tree(BaseModel):
@@ -248,6 +249,7 @@ def _pack_node(node: Node) -> _Node:
         logprobs=node.logprobs.tolist(),
         token_scores=None if node.token_scores is None else node.token_scores.tolist(),
         forced_tokens=node.forced_tokens,
+        counted_tokens=node.counted_tokens,
     )
 
 
@@ -274,6 +276,7 @@ def _unpack_node(packed: _Node, up: Node | None) -> Node:
         logprobs=array("d", packed.logprobs),
         token_scores=None if packed.token_scores is None else array("d", packed.token_scores),
         forced_tokens=packed.forced_tokens,
+        counted_tokens=packed.counted_tokens,
         logprob_sum=math.fsum(packed.logprobs) + (up.logprob_sum if up else 0.0),
         logprob_count=len(packed.logprobs) + (up.logprob_count if up else 0),
     )

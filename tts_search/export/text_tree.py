@@ -110,8 +110,7 @@ def _line(row: Row, with_visits: bool, width: int) -> Text:
     line.append(" ★" if row.chosen else "  ", style="bold")
     line.append(f" #{row.node.index} ", style="dim")
     line.append(_one_line(row.text, width) or "(no text)", style="bold" if row.chosen else "")
-    tokens = len(row.node.token_ids)
-    line.append(f" · {tokens}", style="dim")
+    line.append(f" · {row.node.token_count}", style="dim")
     if with_visits:
         line.append(f" · {row.visits} visits", style="dim")
     line.append(ENDINGS[row.node.ending], style="dim")

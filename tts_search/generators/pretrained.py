@@ -9,7 +9,7 @@ from typing import Any
 from tts_search.core.protocols import Question, Sampling
 from tts_search.embedded import MODEL_FOLDER, puzzles
 from tts_search.generators.tokenizer import PretrainedTokenizer
-from tts_search.models import digest_files, weights_of
+from tts_search.models import contents_of, digest_files
 from tts_search.sprm.config import SPRMConfig
 
 
@@ -23,9 +23,9 @@ def fingerprint(
     return {
         "engine": engine,
         "dtype": dtype,
-        "weights": weights_of(folder),
+        "weights": contents_of(folder),
         "tokenizer": digest_files(folder, ("tokenizer.json", "tokenizer.model")),
-        "head": None if head is None else weights_of(folder if head == "auto" else Path(head)),
+        "head": None if head is None else contents_of(folder if head == "auto" else Path(head)),
         **({} if not more else {"arguments": {name: repr(more[name]) for name in sorted(more)}}),
     }
 

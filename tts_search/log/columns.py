@@ -8,6 +8,7 @@ other means anything (`Completion.scores`).
 from __future__ import annotations
 
 import io
+import json
 import math
 import sys
 import zlib
@@ -20,7 +21,8 @@ from tts_search.core.protocols import Completion
 from tts_search.log.numbers import read_number, write_number
 
 _WIDE_LOGPROBS, _WIDE_SCORES, _HAS_SCORES, _PACKED = 1, 2, 4, 8
-_WIDTH_SHIFT = 4
+_WIDTH_SHIFT, _WIDTHS = 4, 7
+_MORE = 128  # JSON behind the counts: what most engines' completions have no need of
 
 
 class Kept(NamedTuple):
@@ -44,7 +46,7 @@ def pack(completion: Completion, seconds: float, step_ids: frozenset[int]) -> by
     width = (max(ids).bit_length() + 7) // 8 or 1
     flags = width << _WIDTH_SHIFT
     columns = [_planes(array("I", ids), width)]
-    wide, column = floats(completion.logprobs)
+    wide, column = floats(() if completion.logprobs is None else completion.logprobs)
     flags |= _WIDE_LOGPROBS * wide
     columns.append(column)
     if completion.scores is not None:
@@ -57,7 +59,26 @@ def pack(completion: Completion, seconds: float, step_ids: frozenset[int]) -> by
     if len(packed) < len(body):
         flags, body = flags | _PACKED, packed
     counts = (len(ids), completion.sampled_tokens - len(ids), completion.cached_tokens, round(seconds * 1000))
-    return bytes((flags,)) + b"".join([write_number(max(0, count)) for count in counts]) + body
+    head = b"".join([write_number(max(0, count)) for count in counts])
+    if more := _more(completion):
+        text = json.dumps(more).encode()
+        flags, head = flags | _MORE, head + write_number(len(text)) + text
+    return bytes((flags,)) + head + body
+
+
+def _more(completion: Completion) -> dict[str, Any]:
+    """What a completion has that the columns do not tell, as plain JSON values."""
+    count, logprobs = len(completion.token_ids), completion.logprobs
+    more: dict[str, Any] = {}
+    if completion.sampled_tokens < count:  # of an engine whose ids are not its tokens
+        more["sampled"] = completion.sampled_tokens
+    if logprobs is None or len(logprobs) != count:
+        more["logprobs"] = None if logprobs is None else len(logprobs)
+    if completion.prompt_tokens is not None:
+        more["prompt"] = completion.prompt_tokens
+    if completion.warnings:
+        more["warnings"] = completion.warnings
+    return more
 
 
 def unpack(data: bytes, step_ids: frozenset[int]) -> Kept:
@@ -66,12 +87,14 @@ def unpack(data: bytes, step_ids: frozenset[int]) -> Kept:
     file.seek(1)
     numbers = [read_number(file) for _ in range(4)]
     count, more, cached, milliseconds = [number or 0 for number in numbers]
+    told: dict[str, Any] = json.loads(file.read(read_number(file) or 0)) if flags & _MORE else {}
     body = file.read()
     body = zlib.decompress(body) if flags & _PACKED else body
-    width = flags >> _WIDTH_SHIFT
+    width = flags >> _WIDTH_SHIFT & _WIDTHS
     ids = _numbers("I", body[: count * width], width).tolist()
     place = count * width
-    logprobs, place = read_floats(body, place, count, wide=bool(flags & _WIDE_LOGPROBS))
+    given = told.get("logprobs", count)
+    logprobs, place = read_floats(body, place, given or 0, wide=bool(flags & _WIDE_LOGPROBS))
     scores: Sequence[float] | None = None
     if flags & _HAS_SCORES:
         steps = [token in step_ids for token in ids]
@@ -80,10 +103,12 @@ def unpack(data: bytes, step_ids: frozenset[int]) -> Kept:
         scores = tuple([next(values) if step else math.nan for step in steps])
     completion = Completion(
         token_ids=tuple(ids),
-        logprobs=tuple(logprobs),
+        logprobs=None if given is None else tuple(logprobs),
         scores=scores,
-        sampled_tokens=count + more,
+        sampled_tokens=told.get("sampled", count + more),
+        prompt_tokens=told.get("prompt"),
         cached_tokens=cached,
+        warnings=tuple(told.get("warnings", ())),
     )
     return Kept(completion, milliseconds / 1000)
 

@@ -20,7 +20,7 @@ from tts_search.core.protocols import Generator, Request
 from tts_search.core.tree import Trajectory
 from tts_search.log.file import KEY_BYTES
 
-_NOT_IN_KEYS = {"prefix", "seeds", "stop_ids", "tree", "on_tokens", "on_delta", "on_completion"}
+_NOT_IN_KEYS = {"prefix", "seeds", "stop_ids", "tree", "on_tokens", "on_delta", "on_completion", "messages"}
 _PLAIN = (str, int, float, bool, type(None))
 
 

@@ -10,6 +10,7 @@ import time
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tts_search.core.draw import check_completions
 from tts_search.core.protocols import Completion, Generator, Request, Sampling, Scorer, Scores, Tokenizer
@@ -75,6 +76,10 @@ class RecordedGenerator:
         """The engine's."""
         return self.engine.head_config
 
+    def __getattr__(self, name: str) -> Any:
+        """Whatever else an engine may have, such as `remark` and `starts_anywhere`."""
+        return getattr(self.engine, name)
+
     async def aclose(self) -> None:
         """Nothing: the engine is its searcher's."""
 
@@ -133,7 +138,7 @@ class RecordedGenerator:
 
         asked = replace(_part(request, missing), on_completion=keep_early)
         completions = await self.engine.generate(asked)
-        check_completions(completions, asked, self._known_ids)
+        check_completions(completions, asked, self._known_ids, whole=self._whole)
         for sample, completion in enumerate(completions):
             keep(sample, completion)
         return kept
@@ -144,7 +149,7 @@ class RecordedGenerator:
         async def ask(place: int) -> Completion:
             part = _part(request, [place])
             completions = await self.engine.generate(part)
-            check_completions(completions, part, self._known_ids)
+            check_completions(completions, part, self._known_ids, whole=self._whole)
             return self._keep(keys[place], part, completions[0])
 
         calls = [asyncio.ensure_future(ask(place)) for place in missing]
@@ -157,9 +162,13 @@ class RecordedGenerator:
 
     def _keep(self, key: bytes, request: Request, completion: Completion) -> Completion:
         """Into the log, if it is one: what breaks the contract would be wrong at every replay."""
-        check_completions([completion], request, self._known_ids)
+        check_completions([completion], request, self._known_ids, whole=self._whole)
         self.log.add(COMPLETION, key, pack(completion, self.clock(), self.step_ids))
         return only_steps(completion, self.step_ids)
+
+    @property
+    def _whole(self) -> bool:
+        return not getattr(self.engine, "starts_anywhere", True)
 
     @property
     def _known_ids(self) -> int:

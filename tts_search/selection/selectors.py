@@ -25,8 +25,17 @@ def weighted_majority(candidates: Sequence[Candidate]) -> int:
 
 
 def mean_logprob(candidates: Sequence[Candidate]) -> int:
-    """The path of the highest mean log-probability."""
-    return max(range(len(candidates)), key=lambda i: (candidates[i].mean_logprob, -i))
+    """The path of the highest mean log-probability.
+
+    Raises:
+        InvalidInputError: the engine gave none for any of several answers.
+    """
+    known = [i for i, candidate in enumerate(candidates) if candidate.mean_logprob is not None]
+    if not known and sum(bool(candidate.answer) for candidate in candidates) > 1:
+        raise InvalidInputError(
+            "selector 'logprob' needs log-probabilities, and this engine gives none: take selector='majority'"
+        )
+    return max(known or [0], key=lambda i: (candidates[i].mean_logprob or 0.0, -i))
 
 
 def _score(candidate: Candidate) -> float:

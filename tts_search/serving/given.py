@@ -91,6 +91,8 @@ def account(result: SearchResult) -> Account:
     """Of a finished search."""
     tree, usage = result.tree, result.usage
     prompt = 0 if tree is None else len(tree.prompt_ids)
+    if tree is not None and any(node.counted_tokens is not None for node in tree):  # the service counts its prompts
+        prompt = usage.prompt_tokens // max(1, usage.requests)
     shown = 0
     if tree is not None and result.chosen is not None:
         shown = tree.answer_length(tree.answered(tree.nodes[result.candidates[result.chosen].node]))
@@ -132,12 +134,12 @@ def _answer(tree: Tree, candidate: Candidate, ask: Ask) -> Answer:
     end = tree.answered(tree.nodes[candidate.node])
     thinking, text = tree.split(end)
     length = tree.answer_length(end)
-    if length == end.length:  # a model that does not think: all of it is the answer
+    if len(tree.answer_ids(end)) == end.length:  # a model that does not think: all of it is the answer
         thinking = ""
     complete = end.ending is Ending.END
     if ask.answer_tokens is not None and length > ask.answer_tokens:
-        ids = tree.token_ids(end)[end.length - length :]
-        text, complete = tree.decode(ids[: ask.answer_tokens]).strip(), False
+        ids = tree.answer_ids(end)
+        text, complete = tree.decode(ids[: len(ids) * ask.answer_tokens // length]).strip(), False
     text, stopped = up_to(text, ask.stop)
     return Answer(text, thinking, "stop" if stopped or complete else "length")
 
@@ -154,7 +156,7 @@ def _ranking(result: SearchResult) -> list[int]:
     def rank(index: int) -> tuple[float, float, float, int]:
         candidate = candidates[index]
         count = votes.get(candidate.vote or "", 0) if voted else 0
-        return (-count, -(candidate.score or 0.0), -candidate.mean_logprob, index)
+        return (-count, -(candidate.score or 0.0), -(candidate.mean_logprob or 0.0), index)
 
     return sorted(range(len(candidates)), key=rank)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tts_search.core.protocols import Expand, Plan, Until
 from tts_search.core.tree import Tree
@@ -17,6 +18,8 @@ class BestOfN(Typed):
     A model without thinking tags gives `n` whole responses. `n=1` is a single sample. They all start at once, or `wave`
     at a time, so that an early stop has something to save.
     """
+
+    continues_paths: ClassVar[bool] = False
 
     n: int = 8
     wave: int | None = None

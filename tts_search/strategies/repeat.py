@@ -25,6 +25,11 @@ class Repeat:
         """Whether the repeated strategy does."""
         return getattr(self.strategy, "needs_scores", False)
 
+    @property
+    def continues_paths(self) -> bool:
+        """Whether the repeated strategy does."""
+        return getattr(self.strategy, "continues_paths", False)
+
     def __call__(self, tree: Tree) -> Plan:
         size = -1
         while size != (size := len(tree)):  # a round that grew nothing was the last

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import fields
-from typing import Any
+from typing import Any, ClassVar
 
 from tts_search.errors import InvalidInputError, shown
 
@@ -13,6 +13,7 @@ class Typed:
     """A dataclass whose `repr` leaves out what is None by default and stayed so; make it with `repr=False`."""
 
     __slots__ = ()
+    continues_paths: ClassVar[bool] = True  # those that only begin at the root say so
 
     def check_counts(self) -> None:
         """Refuse counts that are no whole numbers (NaN is below nothing); numpy's become ints.

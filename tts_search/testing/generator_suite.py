@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
@@ -21,6 +22,8 @@ TEXTS = {
     "scripts": "naïve café, 你好,世界。 Ελληνικά, русский, עברית",
     "code": "👩‍🔬 emoji, tabs\tand\r\nline breaks\n\n\n    indented(code) = {'x': 1}",
 }
+
+NOT_WHOLE = "this generator answers from the beginning alone"
 
 
 class Engine:
@@ -64,7 +67,10 @@ class Engine:
 
 
 class GeneratorConformance:
-    """What every `Generator` must do. Override `make_generator`, and the attributes where they do not fit."""
+    """What every `Generator` must do. Override `make_generator`, and the attributes where they do not fit.
+
+    Of one with `starts_anywhere` False it is asked what such a one promises: whole responses to messages.
+    """
 
     question = "Using the numbers 4, 6, 9 and 13, make 87."
     max_tokens = 24
@@ -113,21 +119,28 @@ class GeneratorConformance:
             max_tokens=max_tokens or self.max_tokens,
             stop_ids=tokenizer.eos_ids,
             sampling=Sampling(temperature=temperature, top_p=1.0),
+            messages=text or self.question,
         )
+
+    @property
+    def whole(self) -> bool:
+        """Whether the generator answers from the beginning alone, with ids that are not those it samples."""
+        return not getattr(type(self)._engine.generator, "starts_anywhere", True)
 
     def check(self, request: Request, completions: Sequence[Completion]) -> None:
         """What holds for every answer."""
         assert len(completions) == len(request.seeds), "one completion per seed"
         for one in completions:
             assert one.token_ids, "a completion has at least one token"
-            assert len(one.token_ids) <= one.sampled_tokens <= request.max_tokens
+            assert (1 if self.whole else len(one.token_ids)) <= one.sampled_tokens <= request.max_tokens
             assert not request.stop_ids.intersection(one.token_ids[:-1]), "a stop id ends the completion"
-            if one.sampled_tokens < request.max_tokens:
+            if one.sampled_tokens < request.max_tokens and not self.whole:
                 assert one.token_ids[-1] in request.stop_ids, "the stop id stays in the completion"
-            assert len(one.logprobs) == len(one.token_ids)
-            assert all(-math.inf < p <= 0 for p in one.logprobs)
+            assert self.whole or one.logprobs is None or len(one.logprobs) == len(one.token_ids)
+            assert all(-math.inf < p <= 0 for p in one.logprobs or ())
             assert one.scores is None or len(one.scores) == len(one.token_ids)
-            assert 0 <= one.cached_tokens <= len(request.prefix)
+            prompt = len(request.prefix) if one.prompt_tokens is None else one.prompt_tokens
+            assert 0 <= one.cached_tokens <= prompt
         assert len({one.scores is None for one in completions}) == 1, "either all completions have scores, or none"
 
     def test_describes_itself(self, engine: Engine) -> None:
@@ -182,6 +195,8 @@ class GeneratorConformance:
         assert len({one.token_ids for one in completions}) == 1
 
     def test_stop_id_ends_a_completion(self, engine: Engine) -> None:
+        if self.whole:
+            pytest.skip(NOT_WHOLE)
         if not self.exact:
             pytest.skip("greedy tokens are not exact")
         request = self.request(engine, 0, temperature=0.0)
@@ -223,6 +238,7 @@ class GeneratorConformance:
             max_tokens=plain.max_tokens,
             stop_ids=plain.stop_ids,
             on_tokens=counts.append,
+            messages=plain.messages,
         )
         completions = engine.generate(request)
         assert sum(counts) == sum(one.sampled_tokens for one in completions)
@@ -235,6 +251,7 @@ class GeneratorConformance:
             seeds=tuple(range(16)),
             max_tokens=generator.context_tokens - len(prefix),
             stop_ids=generator.tokenizer.eos_ids,
+            messages=self.question,
         )
 
         async def cancel_then_ask() -> Sequence[Completion]:
@@ -248,7 +265,17 @@ class GeneratorConformance:
         short = self.request(engine, 1, max_tokens=2)
         self.check(short, engine.run(cancel_then_ask()))
 
+    def test_what_cannot_be_gone_on_with_is_refused(self, engine: Engine) -> None:
+        if not self.whole:
+            pytest.skip("this generator goes on from any prefix")
+        request = self.request(engine, 1)
+        with pytest.raises(TTSError):
+            engine.generate(dataclasses.replace(request, messages=None))
+        self.check(request, engine.generate(request))  # and others go on
+
     def test_context_overflow_is_an_error(self, engine: Engine) -> None:
+        if self.whole:
+            pytest.skip(NOT_WHOLE)
         generator = engine.generator
         word = generator.tokenizer.encode("a")[-1]
         too_long = Request(
@@ -261,6 +288,8 @@ class GeneratorConformance:
 
     @pytest.mark.parametrize("size", [1, 2, 5])
     def test_continuing_in_pieces_is_the_same(self, engine: Engine, size: int) -> None:
+        if self.whole:
+            pytest.skip(NOT_WHOLE)
         if not self.exact:
             pytest.skip("greedy tokens are not exact")
         request = self.request(engine, 0, temperature=0.0)

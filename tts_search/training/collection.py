@@ -14,6 +14,7 @@ from typing import Any
 from tts_search.api import Searcher
 from tts_search.core.protocols import Selector
 from tts_search.core.result import SearchResult
+from tts_search.errors import InvalidInputError
 from tts_search.grading import Grader
 from tts_search.log import beside
 from tts_search.shards import Shard
@@ -44,10 +45,15 @@ def collect(
 
     Raises:
         InvalidInputError: `n` is below 1, `out` holds something else than what this function writes, or another process
-            writes it; it is as it was.
+            writes it; it is as it was. The searcher asks a chat service, which shows no token ids to train on.
         TTSError: every question failed; the last error is raised.
     """
     out, strategy = Path(out), BestOfN(n=n)
+    if not getattr(searcher.generator, "starts_anywhere", True):
+        raise InvalidInputError(
+            f"{searcher.generator.name!r} is a chat service, which shows no token ids to train on: sample from the "
+            "model itself, or from a server with /v1/completions"
+        )
     with claim(out) as file:
         done = go_on(file, out, problems)
         mine = [problem for problem in problems if shard is None or shard.holds(problem.question)]

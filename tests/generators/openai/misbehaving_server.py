@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tts_search.generators.tokenizer import PretrainedTokenizer
 
@@ -20,6 +20,9 @@ MODEL = "by-heart"
 OPENAI_FIELDS = {
     "model", "prompt", "max_tokens", "temperature", "top_p", "seed", "stream", "stream_options", "logprobs",
 }  # fmt: skip
+
+
+Mind = TypeVar("Mind", bound="ByHeart")
 
 
 class ByHeart:
@@ -137,7 +140,13 @@ class ByHeart:
 @contextmanager
 def by_heart(folder: Path, prompt: Sequence[int], words: Sequence[int], dialect: str = "ids") -> Iterator[ByHeart]:
     """The server at work, on a port of its own."""
-    mind = ByHeart(folder, prompt, words, dialect)
+    with at_work(ByHeart(folder, prompt, words, dialect)) as mind:
+        yield mind
+
+
+@contextmanager
+def at_work(mind: Mind) -> Iterator[Mind]:
+    """Any server that this page knows, on a port of its own."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(mind))
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -151,7 +160,7 @@ def by_heart(folder: Path, prompt: Sequence[int], words: Sequence[int], dialect:
         server.server_close()
 
 
-def _handler(mind: ByHeart) -> type[BaseHTTPRequestHandler]:
+def _handler(mind: Any) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -191,6 +200,8 @@ def _handler(mind: ByHeart) -> type[BaseHTTPRequestHandler]:
             refusal = mind.refusal(body)
             if refusal:
                 return self.answer(400, {"error": {"message": refusal}})
+            if fault == "no stream" or body.get("stream") is not True:
+                return self.answer(200, mind.all(body, fault))
             if fault == "web page":
                 return self.answer(200, "<html>welcome</html>", {"Content-Type": "text/html"})
             if fault == "echo status":
@@ -261,6 +272,7 @@ MIDWAY = {
     "echo error": lambda handler: handler.event(json.dumps({"error": {"message": handler.told()}})),
     "echo chunk": lambda handler: handler.event(json.dumps({"choices": [{"text": {"x": handler.told()}}]})),
     "echo finish": lambda handler: handler.event(json.dumps({"choices": [{"finish_reason": handler.told()}]})),
+    "strange chat": lambda handler: handler.event('{"choices": [{"delta": {"content": 17}}]}'),
     "strange": lambda handler: handler.event('{"choices": [{"text": 17}]}'),
     "error event": lambda handler: handler.event('{"error": {"message": "engine died"}}'),
     "filtered": lambda handler: handler.event('{"choices": [{"text": "", "finish_reason": "content_filter"}]}'),

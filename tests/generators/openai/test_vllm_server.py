@@ -112,6 +112,19 @@ def test_greedy_is_the_transformers_generators(url: str) -> None:
     assert remote.logprobs == pytest.approx(local.logprobs, abs=1e-3)
 
 
+@pytest.mark.parametrize("tokens", ["ids", "text"])
+@pytest.mark.parametrize("certain", [{"top_k": 1}, {"min_p": 0.999}], ids=repr)
+def test_how_tokens_are_drawn_reaches_the_engine(url: str, tokens: Any, certain: dict[str, Any]) -> None:
+    generator = OpenAIGenerator(url, tokens=tokens)
+    hot = Sampling(temperature=2.0, top_p=1.0)
+    only = Sampling(temperature=2.0, top_p=1.0, **certain)
+    (sure, unsure) = run(
+        closing(generator, *(request(generator, *range(4), max_tokens=12, sampling=s) for s in (only, hot)))
+    )
+    assert len({tuple(one.token_ids) for one in sure}) == 1
+    assert len({tuple(one.token_ids) for one in unsure}) > 1
+
+
 def test_a_head_read_at_the_step_token_pays_for_its_last_score(url: str, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(MODEL_FOLDER, tmp_path / "model"))
     config = json.loads((folder / "sprm" / "config.json").read_text())

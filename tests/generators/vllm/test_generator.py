@@ -124,14 +124,24 @@ def test_a_head_that_returns_nan_is_an_error(model: Path) -> None:
         run_in_process(generator, work)
 
 
-def test_an_engine_that_cannot_start_says_why(model: Path) -> None:
-    generator = VLLMGenerator(model, engine_args={"quantization": "no such thing"})
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"quantization": "no such thing"}, "quantization"),
+        ({"max_num_seqz": 3}, "got an unexpected keyword argument 'max_num_seqz'"),
+    ],
+)
+def test_engine_arguments_that_vllm_refuses_are_named(model: Path, given: dict[str, object], said: str) -> None:
+    generator = VLLMGenerator(model, engine_args=given)
 
     async def work(generator: VLLMGenerator) -> None:
         await generator.start()
 
-    with pytest.raises(GeneratorError, match=r"vLLM did not start on '.*model'"):
+    with pytest.raises(InvalidInputError, match="vLLM refuses its engine arguments: ") as refused:
         run_in_process(generator, work)
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert "input_value" not in str(refused.value)
 
 
 class TestConformance(GeneratorConformance):

@@ -20,7 +20,7 @@ from tts_search.core.loop import LoopThread
 from tts_search.errors import GeneratorError, MissingDependencyError, ModelNotFoundError
 from tts_search.generators.openai.access import Access
 from tts_search.generators.openai.silence import Silence
-from tts_search.generators.openai.sse import EventDecoder, FloodError
+from tts_search.generators.openai.sse import MOST_BYTES, EventDecoder, FloodError
 from tts_search.generators.openai.troubles import Troubles
 from tts_search.generators.openai.waiting import may_pass, retry_after
 
@@ -45,7 +45,16 @@ class Card(BaseModel):
     id: str
     root: str | None = None  # vLLM and SGLang: the folder or hub id that it was loaded from
     max_model_len: Annotated[int, Field(ge=2)] | None = None
+    context_length: int | None = None  # OpenRouter, Together
+    context_window: int | None = None  # Groq
+    max_context_length: int | None = None  # Mistral
     owned_by: str | None = None  # of servers, not of models: "vllm", "sglang", "llamacpp"
+
+    @property
+    def context(self) -> int | None:
+        """The longest prompt plus completion in tokens, by any of its names."""
+        named = (self.max_model_len, self.context_length, self.context_window, self.max_context_length)
+        return next((tokens for tokens in named if tokens and tokens >= 2), None)
 
 
 class _Cards(BaseModel):
@@ -61,20 +70,29 @@ class Endpoint:
         timeout_seconds: of silence, before an answer begins or within it, after which a connection is given up.
         max_retries: how often a request that failed is sent again.
         max_concurrency: streams at once; more of them wait here.
+        path: under `base_url`, of what is asked.
 
     Raises:
         InvalidInputError: `base_url` is no URL, or the key cannot be sent.
     """
 
     def __init__(
-        self, base_url: str, *, api_key: str | None, timeout_seconds: float, max_retries: int, max_concurrency: int
+        self,
+        base_url: str,
+        *,
+        api_key: str | None,
+        timeout_seconds: float,
+        max_retries: int,
+        max_concurrency: int,
+        path: str = "/completions",
     ) -> None:
         self._access = Access.of(base_url, api_key)
+        self._path = path
         self.name = self._access.address.name
         self.max_retries = max_retries
         self._timeout_seconds = timeout_seconds
         self._max_concurrency = max_concurrency
-        self._troubles = Troubles(self.name, self._access.redact, timeout_seconds)
+        self._troubles = Troubles(self.name, self._access.redact, timeout_seconds, path)
         self.quote = self._troubles.quote
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -118,10 +136,13 @@ class Endpoint:
         """
         session = self._connected()
         async with self._slots:
-            response = await self._ask(session, self._troubles, "POST", "/completions", body, session_id)
+            response = await self._ask(session, self._troubles, "POST", self._path, body, session_id)
             silence = Silence(self._timeout_seconds, response.close)
             try:
-                self._check_kind(response)
+                if self._comes_whole(response):
+                    with silence:
+                        yield self._read(await _all(response))
+                    return
                 decoder = EventDecoder()
                 with silence:
                     while block := await response.content.readany():
@@ -140,13 +161,17 @@ class Endpoint:
             finally:
                 response.close()  # and with it the connection, unless all of the response has come
 
-    def _check_kind(self, response: aiohttp.ClientResponse) -> None:
+    def _comes_whole(self, response: aiohttp.ClientResponse) -> bool:
+        """Whether a server that does not stream has sent one JSON object instead."""
         kind = response.headers.get("content-type", "nothing named")
+        if kind.startswith("application/json"):
+            return True
         if not kind.startswith("text/event-stream"):
             raise self._troubles.nonsense(
                 f"answered with {self.quote(kind, 80)} instead of a stream of events",
                 "is base_url that of an OpenAI-compatible server (most end in /v1)?",
             )
+        return False
 
     def _read(self, event: bytes) -> object:
         try:
@@ -259,6 +284,15 @@ async def _finish(response: aiohttp.ClientResponse) -> None:
                 pass
     except (aiohttp.ClientError, OSError):
         pass
+
+
+async def _all(response: aiohttp.ClientResponse) -> bytes:
+    data = b""
+    while block := await response.content.readany():
+        data += block
+        if len(data) > MOST_BYTES:
+            raise FloodError(f"an answer of more than {MOST_BYTES:,} bytes")
+    return data
 
 
 async def _words(response: aiohttp.ClientResponse) -> object:

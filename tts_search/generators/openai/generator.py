@@ -31,7 +31,7 @@ from tts_search.generators.pretrained import PretrainedGenerator
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.generators.vllm.generator import read_config, score_in_engine
 from tts_search.generators.vllm.plugin import score_columns
-from tts_search.models import digest_files, model_folder, weights_of
+from tts_search.models import contents_of, digest_files, model_folder
 from tts_search.sprm.config import SPRMConfig
 from tts_search.thinking import ThinkingTags
 
@@ -137,7 +137,7 @@ class OpenAIGenerator(PretrainedGenerator):
             "exchanges": tokens,
             "logprobs": logprobs,
             "tokenizer": digest_files(folder, ("tokenizer.json", "tokenizer.model")),
-            "head": None if head_config is None else weights_of(folder if head == "auto" else Path(str(head))),
+            "head": None if head_config is None else contents_of(folder if head == "auto" else Path(str(head))),
         }
         self._completing = Completing.by(own_tokenizer, int(context), head_config)
         self._body = Body(model=card.id, columns=columns, logprobs=logprobs, session=session_in_body)

@@ -8,9 +8,19 @@ from tts_search.addresses import Redaction
 from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError, TTSError
 from tts_search.generators.openai.waiting import MOST_SECONDS
 
+CHAT_PATH = "/chat/completions"
+
 
 class RefusedError(InvalidInputError):
-    """The server found fault with the request itself (400, 413, 422): the same request will not do better."""
+    """The server found fault with the request itself (400, 413, 422): the same request will not do better.
+
+    `words` are the server's own; `field` the one that it says is at fault, if it says.
+    """
+
+    def __init__(self, message: str, words: str = "", field: str | None = None) -> None:
+        super().__init__(message)
+        self.words = words
+        self.field = field
 
 
 class CutError(GeneratorError):
@@ -18,10 +28,13 @@ class CutError(GeneratorError):
 
 
 class Troubles:
-    """The errors of one server, called `name`, that is given up after `silence_seconds` of silence."""
+    """The errors of one server, called `name`, that is given up after `silence_seconds` of silence.
 
-    def __init__(self, name: str, redact: Redaction, silence_seconds: float) -> None:
-        self._name = name
+    `path` is what is asked of it.
+    """
+
+    def __init__(self, name: str, redact: Redaction, silence_seconds: float, path: str = "/completions") -> None:
+        self._place = f"{name}{path}"
         self._redact = redact
         self.silence_seconds = silence_seconds
 
@@ -42,11 +55,12 @@ class Troubles:
         """An answer that is no success, whose server asked to `wait` so many seconds."""
         place, said = f"{place} answered with status {status}", self.said(body)
         if status in (400, 413, 422):
-            return RefusedError(f"{place}: {said}")
+            return RefusedError(f"{place}: {said}", said, _named_field(body))
         if status in (401, 403):
             return GeneratorError(f"{place}: set OPENAI_API_KEY, or pass api_key, to a key that it accepts")
         if status == 404:
-            return ModelNotFoundError(f"{place} ({said}): check the model's name, and base_url (most end in /v1)")
+            chat = "" if "/chat/" in place else f"; a service for chat alone is named by its whole URL, {CHAT_PATH}"
+            return ModelNotFoundError(f"{place} ({said}): check the model's name, and base_url (most end in /v1){chat}")
         if wait is not None and wait > MOST_SECONDS:
             said = f"{said}; it asks to come again in {wait:,.0f} seconds"
         if status == 429:
@@ -58,11 +72,11 @@ class Troubles:
     def cut(self, body: object) -> CutError:
         """A stream that broke off, by an error of the server's or of the connection."""
         said = self.why(body) if isinstance(body, Exception) else self.said(body)
-        return CutError(f"{self._name}/completions broke a stream off: {said}")
+        return CutError(f"{self._place} broke a stream off: {said}")
 
     def nonsense(self, what: str, remedy: str) -> GeneratorError:
         """An answer that is none of completions."""
-        return GeneratorError(f"{self._name}/completions {what}: {remedy}")
+        return GeneratorError(f"{self._place} {what}: {remedy}")
 
     def cause(self, error: BaseException) -> BaseException | None:
         """The error, to be shown as a cause; None where it shows what must not be shown."""
@@ -85,3 +99,10 @@ class Troubles:
     def quote(self, words: object, length: int = 200) -> str:
         """What the server sent, short, without the credentials that some servers repeat."""
         return self._redact(str(words))[:length]
+
+
+def _named_field(body: object) -> str | None:
+    """The field of a request that OpenAI's and like errors name."""
+    error = body.get("error") if isinstance(body, Mapping) else None
+    field = error.get("param") if isinstance(error, Mapping) else None
+    return field if isinstance(field, str) else None

@@ -169,7 +169,7 @@ class Answer:
             chunk = _Chunk.model_validate(raw)
         except ValidationError as error:
             raise GeneratorError(
-                f"{self.server} sent what is no chunk of a completion ({_first(error)}): {self.quote(raw)}"
+                f"{self.server} sent what is no chunk of a completion ({first_error(error)}): {self.quote(raw)}"
             ) from None  # it would show what was sent once more
         if chunk.usage is not None:
             self._account(chunk.usage)
@@ -221,6 +221,7 @@ def _spelled_ids(tokens: list[str] | None) -> list[int] | None:
     return [int(token[len(TOKEN_ID) :]) for token in tokens]
 
 
-def _first(error: ValidationError) -> str:
+def first_error(error: ValidationError) -> str:
+    """Where a value is not what it should be, and how."""
     first = error.errors()[0]
     return f"{'.'.join(str(part) for part in first['loc']) or 'the whole'}: {first['msg']}"

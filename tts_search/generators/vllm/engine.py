@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import ValidationError
+
 from tts_search.core.protocols import Sampling
 from tts_search.errors import GeneratorError, InvalidInputError
 from tts_search.generators.dtype import cpu_dtype
@@ -29,20 +31,33 @@ def start(chosen: Mapping[str, Any], extra: Mapping[str, Any]) -> Any:
         extra: the user's, which go before all others.
 
     Raises:
+        InvalidInputError: vLLM has no argument of that name, or does not take its value.
         GeneratorError: vLLM could not start.
     """
+    arguments = None
     try:
         with environment({"VLLM_LOGGING_LEVEL": "ERROR"}):
             from vllm import AsyncEngineArgs
 
             args, wanted = suited({**chosen, **extra})
             with environment(wanted):
-                return launch(AsyncEngineArgs(**args | dict(extra)))
+                arguments = AsyncEngineArgs(**args | dict(extra))
+                return launch(arguments)
     except Exception as error:  # vLLM raises whatever its parts raise
+        if (arguments is None and isinstance(error, TypeError)) or isinstance(error, ValidationError):
+            raise InvalidInputError(f"vLLM refuses its engine arguments: {_refusal(error)}") from error
         raise GeneratorError(
             f"vLLM did not start on {chosen['model']!r}: {error} (the log above has the cause; if it is memory, ask "
             "for a smaller max_model_len, kv_cache_gib or gpu_memory_utilization)"
         ) from error
+
+
+def _refusal(error: TypeError | ValidationError) -> str:
+    """What was wrong, without the values that pydantic prints and the links below them."""
+    if isinstance(error, TypeError):
+        return str(error).replace("AsyncEngineArgs.__init__() ", "")
+    said = [f"{'.'.join(map(str, one['loc'])) or error.title}: {one['msg']}" for one in error.errors()]
+    return "; ".join(" ".join(words.split()) for words in said)
 
 
 def suited(chosen: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:

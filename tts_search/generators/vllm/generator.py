@@ -158,7 +158,7 @@ class VLLMGenerator(PretrainedGenerator):
             return
         try:
             engine = await asyncio.shield(starting)
-        except GeneratorError:
+        except (GeneratorError, InvalidInputError):
             return  # it never started
         await vllm_engine.stop(engine)
 
