@@ -10,8 +10,8 @@ A response is words in steps of 25 tokens, then the answer. Its first two words 
 half and one and a half of `length`, and what it answers: so it comes to the same end however often it is broken off and
 asked to go on. With `thinks` it closes the thinking part, which the chat template has opened, in front of the answer.
 
-`/v1/models`, and `/v1/completions` for prompts of token ids, streamed. `GET /stats` tells what was done, and begins
-anew with `?reset=1`. FOLDER has the tokenizer; the port is printed.
+`/v1/models`, `/v1/completions` for prompts of token ids, streamed, and `/v1/chat/completions`, streamed where `n` is 1.
+`GET /stats` tells what was done, and begins anew with `?reset=1`. FOLDER has the tokenizer; the port is printed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
@@ -35,6 +35,9 @@ STEP_TOKENS = 25
 BLOCK = 16  # tokens that the prefix cache knows together
 TICK_SECONDS = 0.02  # chunks come no oftener
 CONTEXT_TOKENS = 65_536
+
+Emit = Callable[[list[int], str | None], Awaitable[None]]  # some tokens, and why they are the last
+Choice = Callable[[list[int], str | None], dict[str, Any]]
 
 
 class Writer:
@@ -53,6 +56,11 @@ class Writer:
     def ids(self, text: str) -> list[int]:
         """Token ids of a text."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def prompt(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """A conversation as the model would read it."""
+        said = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
+        return [*self.ids(said), *self.opening]
 
     def response(self, prompt: Sequence[int]) -> list[int]:
         """The part of a prompt that is the response so far."""
@@ -127,6 +135,7 @@ class Server:
         self.slots = asyncio.Semaphore(slots)
         self.cache = PrefixCache()
         self.done = Stats()
+        self.chance = random.Random(0)  # for whoever names no seed
 
     async def models(self, _: web.Request) -> web.Response:
         card = {"id": "stub", "object": "model", "root": str(self.folder), "max_model_len": CONTEXT_TOKENS}
@@ -145,32 +154,83 @@ class Server:
         if not isinstance(prompt, list) or not body.get("stream"):
             return web.json_response({"message": "only streams for prompts of token ids"}, status=400)
         self.done.requests += 1
-        self.done.prompt_tokens += len(prompt)
+        return await self._stream(request, "text_completion", prompt, body, body.get("seed") or 0, self._choice)
+
+    async def chats(self, request: web.Request) -> web.StreamResponse:
+        """Answers to a conversation."""
+        body = await request.json()
+        self.done.requests += 1
+        prompt = self.writer.prompt(body["messages"])
+        seed = body.get("seed")
+        first = self.chance.randrange(1 << 31) if seed is None else seed
+        if not body.get("stream"):
+            return await self._whole(prompt, body, [first + place for place in range(body.get("n") or 1)])
+        logprobs = bool(body.get("logprobs"))
+
+        def choice(part: list[int], reason: str | None) -> dict[str, Any]:
+            said = self._said(part, reason, logprobs=logprobs)
+            return said | {"delta": said.pop("message")}
+
+        return await self._stream(request, "chat.completion.chunk", prompt, body, first, choice)
+
+    async def _stream(
+        self, request: web.Request, kind: str, prompt: list[int], body: dict[str, Any], seed: int, choice: Choice
+    ) -> web.StreamResponse:
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await answer.prepare(request)
+
+        async def send(choices: list[Any], usage: dict[str, Any] | None = None) -> None:
+            await answer.write(b"data: " + json.dumps(_event(kind, choices, usage)).encode() + b"\n\n")
+
+        usage = await self._sequence(prompt, body, seed, lambda part, reason: send([choice(part, reason)]))
+        await send([], usage)
+        await answer.write(b"data: [DONE]\n\n")
+        await answer.write_eof()
+        return answer
+
+    async def _whole(self, prompt: list[int], body: dict[str, Any], seeds: Sequence[int]) -> web.Response:
+        async def one(seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+            tokens: list[int] = []
+            reasons: list[str | None] = []
+
+            async def keep(part: list[int], reason: str | None) -> None:
+                tokens.extend(part)
+                reasons.append(reason)
+
+            usage = await self._sequence(prompt, body, seed, keep)
+            return self._said(tokens, reasons[-1], logprobs=bool(body.get("logprobs"))), usage
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(seed)) for seed in seeds]
+        choices = [task.result()[0] | {"index": place} for place, task in enumerate(tasks)]
+        sampled = sum(task.result()[1]["completion_tokens"] for task in tasks)
+        usage = _usage(len(prompt), sampled, tasks[0].result()[1]["prompt_tokens_details"]["cached_tokens"])
+        return web.json_response(_event("chat.completion", choices, usage))
+
+    async def _sequence(self, prompt: list[int], body: dict[str, Any], seed: int, emit: Emit) -> dict[str, Any]:
+        """Wait for a place, sample there, and return the account."""
+        self.done.prompt_tokens += len(prompt)
         try:
             async with self.slots:
                 self.done.running += 1
                 self.done.most_running = max(self.done.most_running, self.done.running)
                 try:
-                    await self._run(answer, body, prompt)
+                    return await self._run(prompt, body, seed, emit)
                 finally:
                     self.done.running -= 1
         except (asyncio.CancelledError, ConnectionError):
             self.done.cancelled += 1
             raise
-        await answer.write(b"data: [DONE]\n\n")
-        await answer.write_eof()
-        return answer
 
-    async def _run(self, answer: web.StreamResponse, body: dict[str, Any], prompt: list[int]) -> None:
+    async def _run(self, prompt: list[int], body: dict[str, Any], seed: int, emit: Emit) -> dict[str, Any]:
         cached = self.cache.hit(prompt)
         self.done.cached_tokens += cached
         stops = {*body.get("stop_token_ids", ()), self.writer.end}
+        most = body.get("max_tokens") or body.get("max_completion_tokens") or CONTEXT_TOKENS
         tokens: list[int] = []
-        for token in self.writer.go_on(self.writer.response(prompt), body.get("seed") or 0):
+        for token in self.writer.go_on(self.writer.response(prompt), seed):
             tokens.append(token)
-            if token in stops or len(tokens) == body["max_tokens"]:
+            if token in stops or len(tokens) == most:
                 break
         begun = time.monotonic() + (1 + (len(prompt) - cached) / 80) / self.rate
         chunk = max(body.get("stream_interval", 1), round(self.rate * TICK_SECONDS))
@@ -182,10 +242,9 @@ class Server:
             reason = None
             if start + len(part) == len(tokens):
                 reason = "stop" if tokens[-1] in stops else "length"
-            await self._send(answer, [self._choice(part, reason)])
+            await emit(part, reason)
         self.cache.add([*prompt, *tokens])
-        account = {"prompt_tokens": len(prompt), "completion_tokens": len(tokens)}
-        await self._send(answer, [], account | {"prompt_tokens_details": {"cached_tokens": cached}})
+        return _usage(len(prompt), len(tokens), cached)
 
     def _choice(self, tokens: list[int], reason: str | None) -> dict[str, Any]:
         names = [f"token_id:{token}" for token in tokens]
@@ -197,9 +256,23 @@ class Server:
             "finish_reason": reason,
         }
 
-    async def _send(self, answer: web.StreamResponse, choices: list[Any], usage: dict[str, Any] | None = None) -> None:
-        event = {"id": "stub", "object": "text_completion", "model": "stub", "choices": choices, "usage": usage}
-        await answer.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+    def _said(self, tokens: list[int], reason: str | None, *, logprobs: bool) -> dict[str, Any]:
+        message = {"role": "assistant", "content": self.writer.tokenizer.decode(tokens)}
+        shown = {"content": [{"token": "", "logprob": -0.5, "top_logprobs": []}] * len(tokens)} if logprobs else None
+        return {"index": 0, "message": message, "logprobs": shown, "finish_reason": reason}
+
+
+def _event(kind: str, choices: list[Any], usage: dict[str, Any] | None) -> dict[str, Any]:
+    return {"id": "stub", "object": kind, "created": 0, "model": "stub", "choices": choices, "usage": usage}
+
+
+def _usage(prompt: int, sampled: int, cached: int) -> dict[str, Any]:
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": sampled,
+        "total_tokens": prompt + sampled,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
 
 
 async def serve(server: Server, port: int) -> None:
@@ -210,6 +283,7 @@ async def serve(server: Server, port: int) -> None:
             web.get("/v1/models", server.models),
             web.get("/stats", server.stats),
             web.post("/v1/completions", server.completions),
+            web.post("/v1/chat/completions", server.chats),
         ]
     )
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
