@@ -5,6 +5,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 T ?= tests
+WORKERS ?= 2
 BIN := $(VENV)/bin
 
 .PHONY: check install lint types test clients lock clean
@@ -29,7 +30,7 @@ types: install
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: install
-	$(BIN)/python -m pytest $(T)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(T)
 
 clients: install
 	$(BIN)/python tools/clients/run.py

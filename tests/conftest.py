@@ -1,6 +1,7 @@
 """What all tests share: a property is held to no time, for a loaded machine is no fault of ours, and where everything
 must run a skip is a failure."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from tests import skips
 
+os.environ["TTS_SEARCH_CACHE"] = tempfile.mkdtemp(prefix="tts-search-tests-")  # nothing of a test is kept for users
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 

@@ -146,7 +146,7 @@ def test_what_early_finishers_leave_goes_to_those_cut_off() -> None:
     assert spent.sampled_tokens - spent.answer_tokens == 75 + 12
 
     def one_ends(prefix: tuple[int, ...], seed: int) -> int:
-        return CLOSE if seed % 2 else 97
+        return CLOSE if seed % 2 and CLOSE not in prefix else 97
 
     mixed = run_search(FakeGenerator(script=one_ends), BestOfN(n=8), budget=400, max_tokens=1000)
     assert mixed.stop_reason is StopReason.BUDGET

@@ -25,6 +25,7 @@ from tts_search.export import page
 from tts_search.export.graphs import _xml_attributes
 from tts_search.export.text_tree import _one_line
 from tts_search.generators.openai.transcriber import Transcriber
+from tts_search.generators.user_text import UserText
 from tts_search.grading import answers, code, plain, programs, reading
 from tts_search.grading.choice import multiple_choice, released_choice
 from tts_search.grading.named import exact_match
@@ -33,6 +34,7 @@ from tts_search.scorers.process.families import MathShepherd, RLHFlowPRM, VersaP
 from tts_search.segmentation import Contains, Segmenter
 from tts_search.selection.votes import EXTRACTS
 from tts_search.testing.fakes import FakeTokenizer
+from tts_search.thinking import spoken_thought, without_thoughts
 from tts_search.training.rewards import well_formed
 
 SHORT, LONG, MOST = 10_000, 100_000, 15
@@ -115,6 +117,9 @@ READERS: dict[str, Callable[[str], object]] = {
     "math's references": lambda text: plain.key(answers.reference_of(text)),
     "the longest expressions": lambda text: plain.key(text[:4_000]),
     "thinking": answers.after_thinking,
+    "unannounced thinking": spoken_thought,
+    "thoughts in an answer": lambda text: without_thoughts(text, "<think>", "</think>"),
+    "a user's text": lambda text: UserText({"<|im_end|>"}, {"<think>"}).take_apart([{"role": "user", "content": text}]),
     "puzzle": lambda text: (puzzles.grade(text, PUZZLE), puzzles.expression(text)),
     "puzzle's steps": lambda text: first_error(PUZZLE, [text, "4 + 9 = 13 left " + text, "87 = " + text]),
     "a code fence": lambda text: programs.program(text, defines=("f",), reads=True),
@@ -182,9 +187,10 @@ def test_every_module_with_patterns_is_tried_here() -> None:
     }
     tried = {
         *("embedded/puzzles", "paper/step_scores", "export/graphs", "scorers/process/language_models"),
+        *("thinking", "generators/user_text"),
         *(f"grading/{name}" for name in ("answers", "choice", "plain", "programs", "reading", "units")),
     }
-    # They read questions, names of checkpoints, and what a server refuses.
-    others = {"training/cleaning"}
+    # They read questions, names of checkpoints, what a server refuses, our own ids and messages.
+    others = {"training/cleaning", "cli/answer_file", "cli/wording"}
     others |= {f"scorers/{name}" for name in ("outcome", "published", "process/families", "process/pooling")}
     assert found == tried | others

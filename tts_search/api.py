@@ -40,8 +40,9 @@ from tts_search.options import (
     resolve_job,
     resolve_scorer,
 )
-from tts_search.segmentation import Segmenter, StepRule, as_rule
+from tts_search.segmentation import AUTO, Segmenter, StepRule, as_rule
 from tts_search.selection.votes import extract_name
+from tts_search.step_rules import StepRules
 from tts_search.thinking import ThinkingTags
 
 SEGMENTERS_KEPT = 32
@@ -100,6 +101,7 @@ class Searcher:
         for thing in (engine, self._scorer):
             identity(thing)  # before it has done anything: what a log knows it by
         self._segmenters: dict[str, Segmenter] = {}
+        self._rules = StepRules(engine)
         self._runner = Runner(
             generator=engine,
             scoring=None if self._scorer is None else Scoring(self._scorer, scorer_seconds),
@@ -126,7 +128,7 @@ class Searcher:
             if " at 0x" in repr(scorer)
             else repr(scorer),
             "aggregation": getattr(usual.aggregate, "__name__", type(usual.aggregate).__qualname__),
-            "step_rule": repr(usual.segmenter.rule),
+            "step_rule": AUTO if usual.finds_rule else repr(usual.segmenter.rule),
             **({} if (tags := self._defaults.get("thinking_tags", "auto")) == "auto" else {"thinking_tags": tags}),
             "sampling": asdict(usual.sampling),
             "max_tokens": usual.max_tokens,
@@ -254,6 +256,13 @@ class Searcher:
             self._segmenters[key] = self._make_segmenter(rule, tags)
         return self._segmenters[key]
 
+    async def _with_rule(self, job: Job) -> Job:
+        """The job, with what this model writes between steps as its step rule, if that is to be found out."""
+        if not job.finds_rule:
+            return job
+        rule = await self._rules.settle(job.segmenter)
+        return job if rule is None else replace(job, segmenter=self._segmenter(rule, job.segmenter.tags))
+
     def _make_segmenter(self, rule: StepRule, tags: ThinkingTags) -> Segmenter:
         try:
             return Segmenter(self.generator.tokenizer, rule, thinking_tags=tags)
@@ -267,7 +276,7 @@ class Searcher:
 
     async def _search(self, question: Question, call: _Call) -> SearchResult:
         try:
-            return await call.runs.run(check_question(question), call.job)
+            return await call.runs.run(check_question(question), await self._with_rule(call.job))
         except (TTSError, asyncio.CancelledError):
             raise
         except BaseException as error:  # whatever it is, it is this question's alone

@@ -31,7 +31,7 @@ from tts_search.models import EMBEDDED
 from tts_search.scorers.aggregate import Aggregation, resolve_aggregation
 from tts_search.scorers.engine_sprm import EngineSPRM
 from tts_search.scorers.published import is_checkpoint, read_scorer
-from tts_search.segmentation import DEFAULT_STEP_RULE, Segmenter, StepRule
+from tts_search.segmentation import AUTO, DEFAULT_STEP_RULE, RELEASED, RELEASED_CODE_RULE, Segmenter, StepRule
 from tts_search.selection.selectors import resolve_selector
 from tts_search.selection.votes import Extract, means_values, merge_votes, resolve_extract
 from tts_search.strategies.best_of_n import BestOfN
@@ -46,7 +46,7 @@ Effort = Literal["low", "medium", "high"]
 ScorerLike = str | Scorer | None
 SelectorLike = str | Selector | Callable[[Sequence[Candidate]], int]
 SamplingLike = Sampling | Mapping[str, float]
-StepRuleLike = StepRule | str | Collection[int]
+StepRuleLike = StepRule | str | tuple[str, ...] | Collection[int]
 
 GENERATORS = ("auto", "vllm", "transformers", "none")
 SCORERS = ("auto", "sprm")
@@ -69,8 +69,9 @@ class Options(TypedDict, total=False):
       `"text"`, or a function. Votes that mean the same are one: `result.comparer` says who compared them.
     - `sampling`: a `Sampling`, or a dict of what differs from the model's own settings: `{"temperature": 0.2}`.
     - `max_tokens`: limit of one path's thinking, in tokens. `answer_tokens`: limit of one answer.
-    - `step_rule`: what ends a step: a text, a set of token ids, or a function of a token's text; the head's own rule by
-      default.
+    - `step_rule`: what ends a step: a text, a tuple of texts, a set of token ids, or a function of a token's text;
+      `"auto"` is what this model writes between steps, found out once; `"released"` reads as MetaStone's released code.
+      By default the head's own rule; `"auto"` where another scorer scores and the engine has a `fingerprint`.
     - `thinking_tags`: the two texts around a thought, such as `("[THINK]", "[/THINK]")`, where the model's tokenizer
       does not tell; None for a model that does not think.
     - `system`: a system message in front of the question.
@@ -225,7 +226,11 @@ def resolve_job(
     published = getattr(scorer, "aggregation", None) or (config.aggregation if config else "geometric_mean")
     rule = said["step_rule"]
     if rule is None:
-        rule = config.step_rule if config else DEFAULT_STEP_RULE
+        known = getattr(engine, "fingerprint", None) is not None  # or it would be found out again for every searcher
+        rule = config.step_rule if config else AUTO if scored and known else DEFAULT_STEP_RULE
+    finds_rule = isinstance(rule, str) and rule == AUTO
+    if isinstance(rule, str) and rule in (AUTO, RELEASED):
+        rule = DEFAULT_STEP_RULE if finds_rule else RELEASED_CODE_RULE
     return Job(
         strategy=strategy,
         strategy_name=check_repr("strategy", strategy),
@@ -246,6 +251,7 @@ def resolve_job(
         on_event=_handler(said["on_event"], said["on_progress"]),
         system=said["system"],
         keep_tree=check_yes_or_no("keep_tree", said["keep_tree"]),
+        finds_rule=finds_rule,
         closes_steps=not getattr(scorer, "at_step_tokens", False),
     )
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 from tts_search.errors import InvalidInputError
 from tts_search.thinking import Ids, Tag, ThinkingTags, can_complete, check_tags, tag_ids
@@ -21,16 +21,33 @@ from tts_search.thinking import Ids, Tag, ThinkingTags, can_complete, check_tags
 
 @dataclass(frozen=True, slots=True)
 class Contains:
-    r"""Every token whose text contains `text` is a step token (the paper: `".\n\n"` or `"\n\n"`)."""
+    r"""Every token whose text contains `text`, or one of several, is a step token (the paper: `".\n\n"` or `"\n\n"`).
 
-    text: str
+    With `at_start` a step token at the very beginning of the segmented part ends a step too (see `Exact`).
+    """
+
+    text: str | tuple[str, ...]
+    at_start: bool = False
+
+    def __repr__(self) -> str:
+        """As it would be typed."""
+        return f"Contains(text={self.text!r}{', at_start=True' * self.at_start})"
 
 
 @dataclass(frozen=True, slots=True)
 class Exact:
-    r"""Only the one token that `text` encodes to is a step token (the released code: `".\n\n"`)."""
+    r"""Only the one token that `text` encodes to is a step token (the released code: `".\n\n"`).
+
+    With `at_start` a step token at the very beginning of the segmented part ends a step too: the released code looks at
+    the whole text, where the template's `<think>\n` stands in front of it. The paper's text leaves it out.
+    """
 
     text: str
+    at_start: bool = False
+
+    def __repr__(self) -> str:
+        """As it would be typed."""
+        return f"Exact(text={self.text!r}{', at_start=True' * self.at_start})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +60,14 @@ class TokenIds:
 StepRule = Contains | Exact | TokenIds | Callable[[str], bool]
 """What a step token is. A callable is asked once for the text of every token of the vocabulary."""
 
+AUTO = "auto"
+"""Says that the rule is to be found out from what the model writes."""
+
 DEFAULT_STEP_RULE = Contains(".\n\n")
 RELEASED_STEP_RULE = Exact(".\n\n")
+RELEASED = "released"
+RELEASED_CODE_RULE = Exact(".\n\n", at_start=True)
+"""To the letter: a step token right behind the template's `<think>\\n` is a step."""
 
 
 class Vocabulary(Protocol):
@@ -102,11 +125,12 @@ class Segmenter:
     def __init__(
         self,
         vocabulary: Vocabulary,
-        rule: StepRule | str | Collection[int] = DEFAULT_STEP_RULE,
+        rule: StepRule | str | tuple[str, ...] | Collection[int] = DEFAULT_STEP_RULE,
         *,
         thinking_tags: ThinkingTags = "auto",
     ) -> None:
         self.rule = as_rule(rule)
+        self.tags: ThinkingTags = thinking_tags
         self._pieces = vocabulary.pieces
         self.opening: Tag | None = None
         self.closing: Tag | None = None
@@ -116,16 +140,18 @@ class Segmenter:
         if tags is not None:
             atoms: frozenset[int] = getattr(vocabulary, "added_ids", frozenset())
             self.opening, self.closing = (Tag(ids, self._pieces, atoms) for ids in tags)
-        self._pattern = b""
+        self._patterns: tuple[bytes, ...] = ()
+        self._start = int(getattr(self.rule, "at_start", False))  # as if something had been there already
         self.step_ids = self._resolve(vocabulary)
         found = [tag for tag in (self.opening, self.closing) if tag is not None]
         self._marks = self.step_ids.union(*(tag.ends for tag in found))
-        self._keep = max([0, len(self._pattern) - 1, *(tag.keep for tag in found)])
+        self._reach = max([len(pattern) - 1 for pattern in self._patterns], default=0)
+        self._keep = max([self._reach, *(tag.keep for tag in found)])
 
     @property
     def text_mode(self) -> bool:
         """Whether boundaries are found on the text because no single token carries them."""
-        return bool(self._pattern)
+        return bool(self._patterns)
 
     @property
     def thinking(self) -> tuple[Ids, Ids] | None:
@@ -135,11 +161,11 @@ class Segmenter:
     def start(self, prompt: Sequence[int] = ()) -> State:
         """The state in front of the response: a prompt may have opened the thinking part already."""
         if self.opening is None or self.closing is None:
-            return State(Phase.PLAIN)
+            return State(Phase.PLAIN, self._start)
         # Only at the very end of the prompt, where a chat template opens the assistant's turn: tags further in front
         # are earlier turns', or words of the question.
         if self._ends_with(prompt, self.opening):
-            return State(Phase.THINKING)
+            return State(Phase.THINKING, self._start)
         tail = self._tail(b"", [self.piece(token) for token in prompt[len(prompt) - self._keep :]])
         # The prompt may have closed it: thinking is switched off, which not every model heeds.
         return State(Phase.PLAIN if self._ends_with(prompt, self.closing) else Phase.BEFORE, tail=tail)
@@ -160,14 +186,14 @@ class Segmenter:
         piece = self.piece(token)
         if self.opening is not None and self.closing is not None:
             if phase is not Phase.THINKING and self.opening.completed_by(token, piece, tail):
-                return State(Phase.THINKING, tail=self._tail(tail, [piece]), found=found)
+                return State(Phase.THINKING, self._start, self._tail(tail, [piece]), found=found)
             if self.closing.completed_by(token, piece, tail):
                 return State(Phase.ANSWER, found=found)
             if phase is Phase.BEFORE:
                 if not piece.strip():
                     return State(Phase.BEFORE, tail=self._tail(tail, [piece]))
                 phase = Phase.PLAIN
-        if self._pattern:
+        if self._patterns:
             return self._advance_text(phase, since, tail, piece, found)
         tail = self._tail(tail, [piece])
         if token in self.step_ids:
@@ -175,15 +201,23 @@ class Segmenter:
         return State(phase, since + 1, tail, found=found)
 
     def _advance_text(self, phase: Phase, since: int, tail: bytes, piece: bytes, found: int) -> State:
-        window = tail[len(tail) - len(self._pattern) + 1 :] if len(tail) >= len(self._pattern) else tail
-        window += piece
+        window = tail[max(0, len(tail) - self._reach) :] + piece
         since += len(piece)
         tail = self._tail(tail, [piece])
-        at = window.rfind(self._pattern)
+        at = self._match(window, len(piece))
         if at < 0:
             return State(phase, since, tail, found=found)
         boundary = since > len(window) - at  # there is something between the last step token and this match
         return State(phase, 0, tail, boundary, found + boundary)
+
+    def _match(self, window: bytes, new: int) -> int:
+        """Where the last match begins that ends among the last `new` bytes, -1 without one; of two the longer."""
+        end, begin = -1, -1
+        for pattern in self._patterns:
+            at = window.rfind(pattern, max(0, len(window) - new - len(pattern) + 1))
+            if at >= 0 and (at + len(pattern), -at) > (end, -begin):
+                end, begin = at + len(pattern), at
+        return begin
 
     def scan(self, state: State, tokens: Sequence[int]) -> tuple[list[int], State]:
         """Positions just behind each step token among `tokens` (counted from 1), and the state behind them all.
@@ -225,7 +259,7 @@ class Segmenter:
         phase, since, tail, _, found = state
         if phase is Phase.ANSWER:
             return State(Phase.ANSWER, found=found)
-        if not self._pattern:
+        if not self._patterns:
             return State(phase, since + len(tokens), self._tail_of(tail, tokens), found=found)
         pieces = [self.piece(token) for token in tokens]
         return State(phase, since + sum(map(len, pieces)), self._tail(tail, pieces), found=found)
@@ -267,28 +301,33 @@ class Segmenter:
         return ids
 
     def _resolve_text(self, rule: Contains | Exact, vocabulary: Vocabulary) -> frozenset[int]:
-        if not rule.text:
+        texts = (rule.text,) if isinstance(rule.text, str) else rule.text
+        if not texts or not all(texts):
             raise InvalidInputError('a step rule needs a text that ends steps, such as ".\\n\\n", got an empty one')
-        pattern = rule.text.encode()
+        patterns = tuple(text.encode() for text in texts)
         if isinstance(rule, Exact):
             encoded = vocabulary.encode(rule.text)
             if len(encoded) == 1:
                 return frozenset(encoded)
         else:
-            ids = frozenset(i for i, piece in enumerate(self._pieces) if pattern in piece)
-            running = set(vocabulary.encode(f"so it is{rule.text}Now"))
-            if ids & running:  # in running text, and not only somewhere in the vocabulary
+            ids = frozenset(i for i, piece in enumerate(self._pieces) if any(text in piece for text in patterns))
+            running = [set(vocabulary.encode(f"so it is{text}Now")) for text in texts]
+            if all(ids & found for found in running):  # in running text, and not only somewhere in the vocabulary
                 return ids
-        self._pattern = pattern
-        return frozenset(i for i, piece in enumerate(self._pieces) if can_complete(pattern, piece))
+        self._patterns = patterns
+        return frozenset(
+            i for i, piece in enumerate(self._pieces) if any(can_complete(pattern, piece) for pattern in patterns)
+        )
 
 
-def as_rule(rule: StepRule | str | Collection[int]) -> StepRule:
-    """A rule as users may write it: a string means `Contains`, a collection of ints `TokenIds`."""
+def as_rule(rule: StepRule | str | tuple[str, ...] | Collection[int]) -> StepRule:
+    """A rule as users may write it: a string, or a tuple of some, means `Contains`, a collection of ints `TokenIds`."""
     if isinstance(rule, str):
         return Contains(rule)
     if isinstance(rule, Contains | Exact | TokenIds) or callable(rule):
         return rule
+    if isinstance(rule, tuple) and rule and all(isinstance(text, str) for text in rule):
+        return Contains(cast("tuple[str, ...]", rule))
     if isinstance(rule, bytes) or not isinstance(rule, Collection) or not all(hasattr(i, "__index__") for i in rule):
         raise InvalidInputError(
             f"a step rule is a text, a set of token ids, or a function of a token's text, got {rule!r}"
@@ -299,10 +338,11 @@ def as_rule(rule: StepRule | str | Collection[int]) -> StepRule:
 def rule_to_json(rule: StepRule) -> dict[str, Any]:
     """The form in which a head's config carries its rule; a callable has none."""
     match rule:
-        case Contains(text):
-            return {"contains": text}
-        case Exact(text):
-            return {"exact": text}
+        case Contains(text, at_start):
+            texts = text if isinstance(text, str) else list(text)
+            return {"contains": texts, **({"at_start": True} if at_start else {})}
+        case Exact(text, at_start):
+            return {"exact": text, **({"at_start": True} if at_start else {})}
         case TokenIds(ids):
             return {"ids": sorted(ids)}
         case _:
@@ -313,9 +353,11 @@ def rule_from_json(value: Any) -> StepRule:
     """Inverse of `rule_to_json`."""
     match value:
         case {"contains": str(text)}:
-            return Contains(text)
+            return Contains(text, value.get("at_start") is True)
+        case {"contains": list(texts)} if texts and all(isinstance(text, str) for text in texts):
+            return Contains(tuple(texts), value.get("at_start") is True)
         case {"exact": str(text)}:
-            return Exact(text)
+            return Exact(text, value.get("at_start") is True)
         case {"ids": list(ids)} if all(isinstance(i, int) for i in ids):
             return TokenIds(frozenset(ids))
         case _:

@@ -202,21 +202,22 @@ def without_thoughts(answer: str, opening: str, closing: str) -> str:
     A thought that is never closed reaches to the end.
     """
     said: list[str] = []
-    at = 0
-    while True:
-        opens, closes = (answer.find(tag, at) if tag else -1 for tag in (opening, closing))  # a saved tree may lack one
-        if closes >= 0 and not 0 <= opens < closes:  # it closes nothing
-            said += [answer[at:closes], "\n"]
-            at = closes + len(closing)
-        elif opens >= 0:
-            said.append(answer[at:opens])
-            if closes < 0:
-                break
-            at = closes + len(closing)
-        else:
-            said.append(answer[at:])
-            break
+    at, opens, closes = 0, _find(answer, opening, 0), _find(answer, closing, 0)
+    while opens >= 0 or closes >= 0:
+        said.append(answer[at : closes if opens < 0 else opens if closes < 0 else min(opens, closes)])
+        if closes < 0:
+            return "".join(said)
+        if not 0 <= opens < closes:  # it closes nothing
+            said.append("\n")
+        at = closes + len(closing)
+        opens = opens if opens < 0 or opens >= at else _find(answer, opening, at)  # looked for once: linear in the text
+        closes = _find(answer, closing, at)
+    said.append(answer[at:])
     return "".join(said)
+
+
+def _find(text: str, tag: str, at: int) -> int:
+    return text.find(tag, at) if tag else -1  # a saved tree may lack one
 
 
 def without_tags(text: str) -> str:

@@ -33,6 +33,7 @@ from tts_search.errors import GeneratorError, InvalidInputError
 from tts_search.export import to_json
 from tts_search.generators.transformers import TransformersGenerator
 from tts_search.log import SearchLog
+from tts_search.options import Options
 from tts_search.testing import FakeGenerator, FakeScorer
 
 FINGERPRINT = "fake"
@@ -147,7 +148,7 @@ def test_what_breaks_the_contract_is_not_kept(tmp_path: Path) -> None:
     class Wrong(FakeGenerator):
         def _complete(self, request: Request, seed: int) -> Completion:
             found = super()._complete(request, seed)
-            return replace(found, logprobs=(float("nan"),) * len(found.logprobs))
+            return replace(found, logprobs=(float("nan"),) * len(found.logprobs or ()))
 
     path = tmp_path / "a.log"
     with Searcher(generator=Wrong(), scorer=FakeScorer()) as searcher, pytest.raises(GeneratorError, match="NaN"):
@@ -345,8 +346,9 @@ def test_what_else_an_engine_says_is_heard_over_a_log(tmp_path: Path) -> None:
             return f"this model was made for longer questions than {question!r}"
 
     with Searcher(generator=Doubtful(), scorer=FakeScorer()) as searcher:
-        for options in ({}, {"log": tmp_path / "a.log"}):
-            assert "longer questions" in searcher.search("Why?", strategy="single", **options).warnings[0]
+        for log in (None, tmp_path / "a.log"):
+            options = Options(strategy="single") if log is None else Options(strategy="single", log=log)
+            assert "longer questions" in searcher.search("Why?", **options).warnings[0]
 
 
 def test_a_model_that_was_trained_on_is_another_engine(tmp_path: Path) -> None:

@@ -176,6 +176,7 @@ def test_a_result_as_json_holds_everything_but_the_tree() -> None:
         "index": 4,
         "comparer": None,
         "warnings": [],
+        "step_rule": "",
     }
 
 

@@ -95,6 +95,7 @@ def test_a_search_is_shown_from_its_first_node_to_its_answer(open_live: Callable
         result = search.result
         assert result is not None
         assert result.tree is not None
+        assert result.chosen is not None
         assert f"{result.usage.sampled_tokens:,} tokens" in live.states()[0]
         assert len(live.all(".row")) == len(result.tree) - 1
         assert live.one(".answer .prose").get_attribute("textContent") == (result.answer or "(no answer)")

@@ -223,7 +223,7 @@ FAULTY_STRATEGIES = [
     strategy("no thought of a plain model", f"{ENDS}[plain]",
              lambda: Surprised(lambda tree, _: tree.root.state.phase is Phase.PLAIN)),
     strategy("no thought of a path without a step", f"{ENDS}[stepless]",
-             lambda: Surprised(lambda _, node: len(node.token_ids) == 200 and not node.step_ends)),
+             lambda: Surprised(lambda _, node: len(node.token_ids) == 200 and STEP not in node.token_ids)),
     strategy("no thought of a run of steps", f"{ENDS}[steps]",
              lambda: Surprised(lambda _, node: node.token_ids[:9].count(STEP) > 6)),
     strategy("no thought of an end before the closing tag", f"{ENDS}[terse]",

@@ -57,6 +57,13 @@ def test_from_a_file_to_a_model_that_searches(file: Path, tmp_path: Path) -> Non
     assert [row["step"] for row in log if "sprm/loss" in row] == [1, 2]
     assert {"rewards/correctness/mean", "rewards/well_formed/mean"} <= log[0].keys()
     assert (out / "curves.png").is_file()
+    weights = (out / "final" / "model.safetensors").read_bytes()
+    shutil.rmtree(out / "final")  # as if the run had been killed behind its last checkpoint
+    again = run(str(file))
+    assert again.exit_code == 0, again.stderr
+    assert (out / "final" / "model.safetensors").read_bytes() == weights, "not a step more was trained"
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log if "sprm/loss" in row] == [1, 2]
     with Searcher(out / "final", generator="transformers", max_tokens=12, answer_tokens=4) as searcher:
         assert searcher.search("Using 1, make 3.", effort="low").score is not None
 

@@ -191,6 +191,23 @@ def _head(name: str | None) -> str | None:
     return name
 
 
+def _step(value: str | None) -> str | None:
+    r"""A text as a shell can write it: `\n`, `\r` and `\t` stand for what they are."""
+    if value == "":
+        raise typer.BadParameter("an empty text ends no step")
+    for written, meant in (("\\n", "\n"), ("\\r", "\r"), ("\\t", "\t")):
+        value = None if value is None else value.replace(written, meant)
+    return value
+
+
+Step = Annotated[
+    str | None,
+    typer.Option(
+        "--step", metavar="TEXT", rich_help_panel=_MODEL, callback=_step, show_default="a head's own, else auto",
+        help=r"What ends a step: a text such as '\n\n', [cyan]auto[/cyan] (what this model writes between steps, found "
+        "out once), or [cyan]released[/cyan] (as MetaStone's released code reads).",
+    ),
+]  # fmt: skip
 ThinkingTags = Annotated[
     tuple[str, str] | None,
     typer.Option(

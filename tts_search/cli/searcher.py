@@ -146,6 +146,7 @@ def open_searcher(
         engine_args=arguments,
         aggregation=None if scoring is None else _function(scoring.aggregation, "--aggregation"),
         extract=_function(extract, "--extract"),
+        step_rule=None if scoring is None else scoring.step,
         thinking_tags=engine.thinking_tags or "auto",
         system=drawing.system,
         max_tokens=drawing.max_tokens,

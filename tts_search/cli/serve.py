@@ -130,9 +130,11 @@ def serve(
             ) from error
         from tts_search.serving.keys import Keys
         from tts_search.serving.limits import Limits
+        from tts_search.serving.wanted import check_settings
 
         known = Keys.read(keys, os.environ)
         check_public(host, known)
+        check_settings(default, strongest)
         limits = Limits(
             concurrency=concurrency,
             waiting=waiting,

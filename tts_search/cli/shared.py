@@ -32,6 +32,7 @@ class Scoring:
     scorer: options.ScorerName = "auto"
     head: options.Head = None
     aggregation: options.AggregationName = None
+    step: options.Step = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

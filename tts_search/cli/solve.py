@@ -122,7 +122,8 @@ def solve(
                     work = many.solve_file(searcher, files, said, screen)
             else:
                 with searcher, searching(screen, budget) as on_progress:
-                    result = searcher.search(text, **said, on_progress=on_progress)
+                    said["on_progress"] = on_progress
+                    result = searcher.search(text, **said)
         if work is not None:
             many.tell(work)
             return

@@ -52,6 +52,8 @@ class Job:
     system: str | None = None
     merge: Callable[[Sequence[str | None]], MergedVotes] | None = None
     keep_tree: bool = True
+    finds_rule: bool = False
+    """Whether `segmenter` is to be replaced by one for what the model writes between steps."""
     closes_steps: bool = False
     """Whether the end of a thinking part, or of a response without one, ends its last step (see `Draw`)."""
     rechoice: Rechoice | None = None

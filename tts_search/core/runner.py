@@ -217,9 +217,10 @@ class _Search:
         if self.valuation is None or not nodes or any(node.state.found for node in nodes):
             return []
         meaning = "each path was scored as one step" if self.job.closes_steps else "no path has a score"
+        also = "" if self.job.finds_rule else ', or "auto"'
         return [
             f"the step rule {self.job.segmenter.rule!r} found no step in anything that the model wrote, so that "
-            f'{meaning}: give step_rule= (--step) what this model writes between steps, such as "\\n\\n", or "auto"'
+            f'{meaning}: give step_rule= (--step) what this model writes between steps, such as "\\n\\n"{also}'
         ]
 
     def _thinking_warnings(self, end: Node) -> list[str]:

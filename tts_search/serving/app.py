@@ -32,7 +32,7 @@ from tts_search.serving.service import Service
 from tts_search.serving.sse_out import body as json_bytes
 from tts_search.serving.supervisor import Supervisor
 from tts_search.serving.telemetry import CONTENT_TYPE
-from tts_search.serving.wanted import Served, check_default
+from tts_search.serving.wanted import Served
 from tts_search.serving.watching import watch
 
 
@@ -65,7 +65,6 @@ def create_app(
     None any; `origins` those web pages that may call it from a browser. An engine that is idle for `idle_seconds` is
     asked for a token, so that `/health` knows; None spares it.
     """
-    check_default(served)
     supervisor = Supervisor(searcher, open_another, restarts=served.limits.restarts, idle_seconds=idle_seconds)
     service = Service(supervisor, served, keys or Keys(), log_prompts=log_prompts)
 

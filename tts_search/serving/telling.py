@@ -86,6 +86,7 @@ class Rounds:
         """How far it has come, where that is more than was told."""
         paths = self._nodes - len(self.parents - {None, 0})
         best = "" if self._best is None else f", best {self._best:.2f}"
-        line = f"{paths} {'path' if paths == 1 else 'paths'}{best}, {self._search.sampled:,} tokens\n"
+        grown = f"{paths} {'path' if paths == 1 else 'paths'}{best}, " if paths else ""
+        line = f"{grown}{self._search.sampled:,} tokens\n"
         told, self._last = self._last, line
         return "" if line == told else line

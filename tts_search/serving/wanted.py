@@ -137,10 +137,10 @@ def _strategy(ask: Ask, served: Served) -> Strategy:
     if suffix is not None:
         return _named(suffix, served)
     if ask.strongest:
-        return _set(served.strongest, served)
+        return _set(served.strongest)
     if ask.effort is not None:
         return BestOfN(n=EFFORTS[ask.effort])
-    return _set(served.default, served)
+    return _set(served.default)
 
 
 def _suffix(model: str | None, served: Served) -> str | None:
@@ -158,8 +158,11 @@ def _suffix(model: str | None, served: Served) -> str | None:
     )
 
 
-def _set(strategy: str | Strategy, served: Served) -> Strategy:
-    return _named(strategy, served) if isinstance(strategy, str) else strategy
+def _set(strategy: str | Strategy) -> Strategy:
+    """What whoever started the server meant, who may name any plug-in."""
+    if not isinstance(strategy, str):
+        return strategy
+    return BestOfN(n=EFFORTS[strategy]) if strategy in EFFORTS else read_strategy(strategy)
 
 
 def _named(name: str, served: Served) -> Strategy:
@@ -199,14 +202,12 @@ def _budget(asked: int | None, strategy: Strategy, served: Served) -> int | None
     return most if budget is None else budget if most is None else min(budget, most)
 
 
-def check_default(served: Served) -> None:
-    """Refuse at start what no request could use.
+def check_settings(*strategies: str) -> None:
+    """Refuse at start, before a model is loaded, what no request could use.
 
     Raises:
-        InvalidInputError: the default or the strongest setting is unknown, or the model's name cannot be asked for.
+        InvalidInputError: one of them is no effort and no strategy.
     """
-    for strategy in (served.default, served.strongest):
-        try:
-            _set(strategy, served)
-        except RefusedError as refusal:
-            raise InvalidInputError(refusal.message) from None
+    for strategy in strategies:
+        if strategy not in EFFORTS:
+            read_strategy(strategy)

@@ -19,7 +19,7 @@ from datasets import Dataset
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from tts_search.errors import InvalidInputError, MissingDependencyError
@@ -126,7 +126,8 @@ def train(
     checkpoint = last_checkpoint(config.out)
     if checkpoint is not None:
         report(f"going on from {checkpoint}")
-    trainer.train(resume_from_checkpoint=checkpoint)
+    if checkpoint is None or not _load_if_done(trainer, checkpoint):
+        trainer.train(resume_from_checkpoint=checkpoint)
     if trainer.accelerator.is_main_process:
         _write_log(trainer.state.log_history, config.out, report)
     if trainer.interrupted:
@@ -154,6 +155,20 @@ def last_checkpoint(out: Path) -> str | None:
             continue
         return str(folder)
     return None
+
+
+def _load_if_done(trainer: ReflectiveGRPOTrainer, checkpoint: str) -> bool:
+    """Load a checkpoint that has nothing left to train: a run that was killed before it wrote its final model.
+
+    `Trainer.train` would train such a one for a step more.
+    """
+    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    steps = trainer.args.max_steps if trainer.args.max_steps > 0 else state.max_steps
+    if state.global_step < steps or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        return False
+    trainer._load_from_checkpoint(checkpoint)
+    trainer.state = state
+    return True
 
 
 def save_policy(trainer: ReflectiveGRPOTrainer, folder: Path) -> None:

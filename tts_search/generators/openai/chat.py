@@ -94,7 +94,7 @@ class ChatGenerator:
         self.context_tokens = context_tokens or known or UNKNOWN_CONTEXT
         self.tokenizer = BytesTokenizer()
         self.sampling = Sampling()
-        self._tags = check_tags(thinking_tags) if thinking_tags not in ("auto", None) else thinking_tags
+        self._tags: ThinkingTags = check_tags(thinking_tags) if thinking_tags not in ("auto", None) else thinking_tags
         self._dialect = Dialect(self._endpoint.name)
         self._body = ChatBody(
             model=self.name,
