@@ -236,7 +236,7 @@ def start(what: str, folder: Path, engine: list[str]) -> int:
 def finish(what: str, folder: Path, engine: list[str]) -> float:
     """Run it to its end; the seconds of its work."""
     pid = start(what, folder, engine)
-    while not begun(folder) and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+    while not begun(what, folder) and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         time.sleep(0.005)
     began = time.monotonic()
     _, status = os.waitpid(pid, 0)
@@ -245,15 +245,17 @@ def finish(what: str, folder: Path, engine: list[str]) -> float:
     return time.monotonic() - began
 
 
-def begun(folder: Path) -> bool:
-    """Whether a run has come to its work: a log or a result is there."""
-    return any(path.suffix not in (".txt", ".toml") and path.name != "questions.jsonl" for path in folder.rglob("*.*"))
+def begun(what: str, folder: Path) -> bool:
+    """Whether a run has come to its work: a log or a result is there; of `fit-head` all is work."""
+    return what == "fit-head" or any(
+        path.suffix not in (".txt", ".toml") and path.name != "questions.jsonl" for path in folder.rglob("*.*")
+    )
 
 
 def kill_once(what: str, folder: Path, engine: list[str], after: float) -> bool:
     """Start it and kill it so many seconds after it has begun its work; whether it was still at it."""
     pid = start(what, folder, engine)
-    while not begun(folder) and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+    while not begun(what, folder) and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         time.sleep(0.005)
     time.sleep(after)
     done, _ = os.waitpid(pid, os.WNOHANG)

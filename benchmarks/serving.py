@@ -162,13 +162,20 @@ def throughput(args: argparse.Namespace) -> None:
             tokens = sum(await asyncio.gather(*map(ask, questions)))
             return tokens, tokens / (time.perf_counter() - begun)
 
+    def searched(here: Searcher, seed: int) -> tuple[int, float]:
+        begun = time.perf_counter()
+        results = list(here.search_many(questions, strategy=BestOfN(n=args.n), seed=seed))
+        tokens = sum(result.usage.sampled_tokens for result in results)
+        return tokens, tokens / (time.perf_counter() - begun)
+
     with server("--concurrency", str(args.concurrency)) as there, Searcher(concurrency=args.concurrency) as here:
         for pair in range(args.pairs + 1):
-            begun = time.perf_counter()
-            results = list(here.search_many(questions, strategy=BestOfN(n=args.n), seed=pair))
-            sampled = sum(result.usage.sampled_tokens for result in results)
-            alone = sampled / (time.perf_counter() - begun)
-            tokens, served = asyncio.run(over_http(there.url, pair))
+            if pair % 2:  # whoever comes first may have it worse
+                sampled, alone = searched(here, pair)
+                tokens, served = asyncio.run(over_http(there.url, pair))
+            else:
+                tokens, served = asyncio.run(over_http(there.url, pair))
+                sampled, alone = searched(here, pair)
             same = "the same tokens" if tokens == sampled else f"{tokens} tokens against {sampled}"
             if pair:  # the first warms both up
                 ratios.append(served / alone)

@@ -232,7 +232,7 @@ class Searcher:
         """A call's job, and who runs it; its log is open as long as the call lasts."""
         said = self._said(options)
         with runs_of(self._runner, self._resolve(options), said) as (runs, job):
-            yield _Call(runs, job)
+            yield _Call(runs, job, replays=bool(said.get("replay")))
 
     def _resolve(self, options: Options) -> Job:
         said = self._said(options)
@@ -276,7 +276,8 @@ class Searcher:
 
     async def _search(self, question: Question, call: _Call) -> SearchResult:
         try:
-            return await call.runs.run(check_question(question), await self._with_rule(call.job))
+            job = call.job if call.replays else await self._with_rule(call.job)  # a replay asks nobody: its log knows
+            return await call.runs.run(check_question(question), job)
         except (TTSError, asyncio.CancelledError):
             raise
         except BaseException as error:  # whatever it is, it is this question's alone
@@ -305,6 +306,7 @@ class _Call(NamedTuple):
 
     runs: Runs
     job: Job
+    replays: bool
 
 
 class _Batch:

@@ -37,6 +37,7 @@ from tts_search.options import Options
 from tts_search.testing import FakeGenerator, FakeScorer
 
 FINGERPRINT = "fake"
+RULE = ".\n\n"  # said, so that the model is not asked for it
 QUESTIONS = [f"What is {i}?" for i in range(5)]
 
 
@@ -101,16 +102,16 @@ def test_killed_anywhere_it_goes_on_and_samples_the_rest(tmp_path: Path, last: i
     path = tmp_path / "a.log"
     path.unlink(missing_ok=True)
     with Searcher(generator=(whole := FakeGenerator()), scorer=FakeScorer()) as searcher:
-        expected = in_order(searcher.search_many(QUESTIONS, strategy=BestOfN(n=8)))
+        expected = in_order(searcher.search_many(QUESTIONS, strategy=BestOfN(n=8), step_rule=RULE))
     with Searcher(generator=Dying(last), scorer=FakeScorer()) as searcher:
-        list(searcher.search_many(QUESTIONS, strategy=BestOfN(n=8), log=path))
+        list(searcher.search_many(QUESTIONS, strategy=BestOfN(n=8), step_rule=RULE, log=path))
     with Searcher(generator=(rest := Living()), scorer=FakeScorer()) as searcher:
-        assert in_order(searcher.search_many(QUESTIONS, strategy=BestOfN(n=8), log=path)) == expected
+        assert in_order(searcher.search_many(QUESTIONS, strategy=BestOfN(n=8), step_rule=RULE, log=path)) == expected
     assert sampled(rest) == max(0, sampled(whole) - last)
 
 
 def test_a_best_of_32_killed_at_its_31st_sample_samples_one_more(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"strategy": BestOfN(n=32), "log": tmp_path / "a.log"}
+    options: dict[str, Any] = {"strategy": BestOfN(n=32), "step_rule": RULE, "log": tmp_path / "a.log"}
     with Searcher(generator=Dying(31), scorer=FakeScorer()) as searcher, pytest.raises(GeneratorError):
         searcher.search("Why?", **options)
     with Searcher(generator=(rest := Living()), scorer=FakeScorer()) as searcher:
@@ -137,10 +138,10 @@ class Reporting(FakeGenerator):
 def test_an_engine_that_reports_gets_one_request_and_loses_nothing(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     with Searcher(generator=(dying := Reporting()), scorer=FakeScorer()) as searcher, pytest.raises(GeneratorError):
-        searcher.search("Why?", strategy=BestOfN(n=8), log=path)
+        searcher.search("Why?", strategy=BestOfN(n=8), step_rule=RULE, log=path)
     assert [len(request.seeds) for request in dying.requests] == [8]
     with Searcher(generator=(rest := Living()), scorer=FakeScorer()) as searcher:
-        searcher.search("Why?", strategy=BestOfN(n=8), log=path)
+        searcher.search("Why?", strategy=BestOfN(n=8), step_rule=RULE, log=path)
     assert sampled(rest) == 2
 
 

@@ -93,7 +93,7 @@ def test_an_adapter_is_merged_at_the_end(file: Path, tmp_path: Path) -> None:
         (["--set", "head_loss=mse"], "head_loss must be one of"),
         (["--preset", "r1"], "unknown preset 'r1'"),
         (["--model", "/nowhere/at/all"], "no model folder"),
-        (["--data", "/nowhere.jsonl"], "cannot be read"),
+        (["--data", "/nowhere.jsonl"], "is not there"),
         (["--grader", "regex"], "unknown grader"),
     ],
 )

@@ -30,14 +30,25 @@ class RecordedRuns:
     def __init__(self, runner: Runner, log: SearchLog, job: Job) -> None:
         scoring = runner.scoring
         assert scoring is None or isinstance(scoring, Scoring)
+        self._runner, self._log, self._live = runner, log, scoring
+        self._rule: object = None
+        if not job.finds_rule:  # else once it is found
+            self._note(job)
+
+    def _note(self, job: Job) -> None:
+        """Keep the settings of the call in the log."""
+        if self._rule == job.segmenter.rule:
+            return
+        scoring = self._live
         scorer, only_new = (None, False) if scoring is None else (scoring.scorer, scoring.only_new)
-        self._runner, self._log = runner, log
-        self._settings = settings_of(runner.generator, scorer, only_new, job)
-        self._key = note_settings(log, self._settings)
-        self._scoring = recorded_scoring(scoring, log, self._settings)
+        self._rule = job.segmenter.rule
+        self._settings = settings_of(self._runner.generator, scorer, only_new, job)
+        self._key = note_settings(self._log, self._settings)
+        self._scoring = recorded_scoring(scoring, self._log, self._settings)
 
     async def run(self, question: Question, job: Job) -> SearchResult:
         """As `Runner.run`."""
+        self._note(job)
         key = question_key(question, self._key)
         if job.seconds is not None or job.stop_when is not None:
             return await self._run_whole(question, job, key)

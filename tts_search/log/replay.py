@@ -33,6 +33,7 @@ from tts_search.log.search_settings import (
 )
 from tts_search.scorers.aggregate import AGGREGATIONS
 from tts_search.scorers.engine_sprm import EngineSPRM
+from tts_search.segmentation import Segmenter, rule_from_json
 from tts_search.selection.selectors import SELECTORS
 from tts_search.selection.votes import EXTRACTS, means_values, merge_votes
 
@@ -62,6 +63,7 @@ class ReplayedRuns:
         scoring = runner.scoring
         own = scoring if isinstance(scoring, Scoring) and not isinstance(scoring.scorer, AsRecorded) else None
         self._own = own
+        self._segmenters: dict[str, Segmenter] = {}
         self._growth = growth_of(job)
         self._choice = choice_of(None if own is None else own.scorer, own is not None and own.only_new, job)
         self._held = all_settings(log)
@@ -76,6 +78,8 @@ class ReplayedRuns:
             InvalidInputError: what the log was recorded with is not at hand.
         """
         key, settings = self._find(question)
+        if settings["found_rule"] is not None:
+            job = replace(job, segmenter=self._segmenter(settings["found_rule"], job))
         again = self._rechoice(settings["choice"], job)
         if self._log.get(RESULT, key) is not None:
             return self._whole(key, question, job, again)
@@ -98,6 +102,14 @@ class ReplayedRuns:
                 f"{error}: this question's search is not in the log to its end, or model and tokenizer are not the "
                 f"log's ({settings['engine']['name']!r}): the same call with the engine, without replay, goes on"
             ) from error
+
+    def _segmenter(self, rule: Any, job: Job) -> Segmenter:
+        """One with the rule that was found then, by asking the model."""
+        name = repr(rule)
+        if name not in self._segmenters:
+            tokenizer = self._runner.generator.tokenizer
+            self._segmenters[name] = Segmenter(tokenizer, rule_from_json(rule), thinking_tags=job.segmenter.tags)
+        return self._segmenters[name]
 
     def _find(self, question: Question) -> tuple[bytes, Settings]:
         """The settings under which the question was searched as the call says: the nearest to its choice, the last."""

@@ -15,6 +15,7 @@ from tts_search.core.protocols import Generator, Question, Scorer
 from tts_search.log.file import SearchLog
 from tts_search.log.identity import digest, digest_of, identity, identity_of_engine
 from tts_search.scorers.aggregate import AGGREGATIONS
+from tts_search.segmentation import rule_to_json
 from tts_search.selection.votes import EXTRACTS
 
 SETTINGS, QUESTION = b"S", b"q"
@@ -29,6 +30,7 @@ def settings_of(generator: Generator, scorer: Scorer | None, only_new: bool, job
         "context_tokens": generator.context_tokens,
         "growth": growth_of(job),
         "choice": choice_of(scorer, only_new, job),
+        "found_rule": rule_to_json(job.segmenter.rule) if job.finds_rule else None,  # by asking the model
     }
 
 
@@ -42,7 +44,8 @@ def growth_of(job: Job) -> Settings:
         "max_tokens": job.max_tokens,
         "answer_tokens": job.answer_tokens,
         "sampling": asdict(job.sampling),
-        "step_rule": typed(job.segmenter.rule),
+        "step_rule": "auto" if job.finds_rule else typed(job.segmenter.rule),
+        "thinking_tags": typed(job.segmenter.tags),
         "system": job.system,
         "seconds": job.seconds,
         "stop_when": None if job.stop_when is None else identity(job.stop_when),
