@@ -55,7 +55,7 @@ class StepRules:
             if found:
                 return rule
         logger.warning(
-            "finding out what %s writes between steps, by %d short questions, once for this model (step_rule= saves it)",
+            "finding out what %s writes between steps, by %d short questions, once for a model (step_rule= saves it)",
             self._engine.name,
             len(PROMPTS),
         )
