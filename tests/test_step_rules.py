@@ -90,7 +90,7 @@ def test_several_habits_are_one_rule() -> None:
     assert rule_for([f"{PART}.\n\n{NEXT}.", f"{NEXT}.\n\n{PART}.", chinese]) == Contains((".\n\n", "。\n\n"))
 
 
-def test_it_is_settled_once_and_by_no_question() -> None:
+def test_it_is_settled_once_and_by_no_question(caplog: pytest.LogCaptureFixture) -> None:
     engine = Habitual(f"{PART}\n{NEXT}\n42")
     with Searcher(generator=engine, scorer=FakeScorer(), strategy="single") as searcher:
         results = list(searcher.search_many([f"Why {i}?" for i in range(5)]))
@@ -99,6 +99,7 @@ def test_it_is_settled_once_and_by_no_question() -> None:
     assert len(fixed) == 4
     assert {result.step_rule for result in results} == {"Contains(text='\\n')"}
     assert {result.usage.requests for result in results} == {1}, "no question pays for it"
+    assert caplog.text.count("finding out what habitual writes between steps") == 1
 
 
 def test_it_is_for_scorers_of_models_without_a_rule() -> None:

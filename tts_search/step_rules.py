@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ from tts_search.core.step_finding import PROMPTS, TOKENS, rule_for, written_by
 from tts_search.errors import InvalidInputError
 from tts_search.segmentation import Segmenter, StepRule, rule_from_json, rule_to_json
 from tts_search.store import RunLog
+
+logger = logging.getLogger(__name__)
 
 VERSION = 1  # of the prompts and of what is made of the answers
 
@@ -51,6 +54,11 @@ class StepRules:
             found, rule = await asyncio.to_thread(_read, key)
             if found:
                 return rule
+        logger.warning(
+            "finding out what %s writes between steps, by %d short questions, once for a model (step_rule= saves it)",
+            self._engine.name,
+            len(PROMPTS),
+        )
         rule = rule_for(await written_by(self._engine, segmenter))
         if key is not None:
             await asyncio.to_thread(_write, key, rule)

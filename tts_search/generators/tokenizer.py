@@ -32,7 +32,7 @@ class PretrainedTokenizer:
 
     def __init__(self, folder: str | Path, *, thinking_tags: ThinkingTags = "auto") -> None:
         try:
-            from transformers import GenerationConfig, PreTrainedTokenizerFast
+            from transformers import PreTrainedTokenizerFast
         except ImportError as error:
             raise MissingDependencyError(
                 "reading a model's tokenizer needs transformers: pip install transformers"
@@ -45,15 +45,8 @@ class PretrainedTokenizer:
             raise ModelNotFoundError(
                 f"no readable tokenizer in {str(folder)!r} (a model folder with tokenizer.json is needed): {error}"
             ) from error
-        generation = GenerationConfig()
-        if (Path(folder) / "generation_config.json").is_file():  # a folder without it is common, and complete
-            try:
-                generation = GenerationConfig.from_pretrained(str(folder))
-            except Exception as error:
-                raise InvalidInputError(
-                    f"{str(folder)!r} has a generation_config.json that is none: {error}"
-                ) from error
-        ids = generation.eos_token_id
+        generation = _generation(Path(folder))
+        ids = generation.get("eos_token_id")
         eos = {ids} if isinstance(ids, int) else set(ids or ())
         if self._hf.eos_token_id is not None:
             eos.add(self._hf.eos_token_id)
@@ -81,14 +74,16 @@ class PretrainedTokenizer:
         there has no meaning by its own account, and a search has to sample.
         """
         own, default = self.generation, Sampling()
-        if own.do_sample is False:
-            return Sampling(repetition_penalty=own.repetition_penalty or 1.0)
+        repetition_penalty = own.get("repetition_penalty") or 1.0
+        if own.get("do_sample") is False:
+            return Sampling(repetition_penalty=repetition_penalty)
+        temperature, top_p = own.get("temperature"), own.get("top_p")
         return Sampling(
-            temperature=default.temperature if own.temperature is None else own.temperature,
-            top_p=default.top_p if own.top_p is None else own.top_p,
-            top_k=max(0, own.top_k or 0),  # some write -1 for no limit
-            min_p=own.min_p or 0.0,
-            repetition_penalty=own.repetition_penalty or 1.0,
+            temperature=default.temperature if temperature is None else temperature,
+            top_p=default.top_p if top_p is None else top_p,
+            top_k=max(0, own.get("top_k") or 0),  # some write -1 for no limit
+            min_p=own.get("min_p") or 0.0,
+            repetition_penalty=repetition_penalty,
         )
 
     @cached_property
@@ -151,6 +146,24 @@ class PretrainedTokenizer:
 def _texts(template: Any) -> str:
     """A chat template, or all of several, as one text."""
     return "\n".join(map(str, template.values())) if isinstance(template, dict) else str(template or "")
+
+
+def _generation(folder: Path) -> dict[str, Any]:
+    """The folder's `generation_config.json`; a folder without it is common, and complete.
+
+    It is read as what it is, JSON: transformers' class for it brings torch with it, a second that a client of a server
+    has no use for.
+    """
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"{str(folder)!r} has a generation_config.json that is none: {error}") from error
+    return found
 
 
 def _token_bytes(tokenizer: Any) -> list[bytes]:

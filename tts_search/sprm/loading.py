@@ -1,18 +1,20 @@
-"""Where a head lies in a folder, and how its files are read: ours, and the released checkpoints'."""
+"""Where a head lies in a folder, and how its files are read: ours, and the released checkpoints'.
+
+torch is imported where weights are read: who only asks a server for scores does without it.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from tts_search.errors import HeadMismatchError, InvalidInputError
 from tts_search.segmentation import rule_from_json
 from tts_search.sprm.config import SPRMConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -80,6 +82,8 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     Raises:
         HeadMismatchError: the file cannot be read.
     """
+    from safetensors.torch import load_file
+
     try:
         return load_file(path)
     except Exception as error:  # safetensors raises its own, undocumented classes
@@ -92,6 +96,8 @@ def read_released(path: Path) -> dict[str, Tensor]:
     Raises:
         HeadMismatchError: it is no such state dict.
     """
+    import torch
+
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
         if weights["0.weight"].ndim != 2:

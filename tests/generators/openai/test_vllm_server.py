@@ -25,11 +25,13 @@ from tests.generators.vllm import served as vllm_server
 from tts_search.api import Searcher
 from tts_search.cli import app
 from tts_search.core.protocols import Completion, Generator, Request, Sampling
+from tts_search.core.result import SearchResult
 from tts_search.embedded import MODEL_FOLDER
 from tts_search.errors import InvalidInputError
-from tts_search.generators.openai import OpenAIGenerator
+from tts_search.generators.openai import ChatGenerator, OpenAIGenerator
 from tts_search.generators.transformers import TransformersGenerator
 from tts_search.generators.vllm.plugin import SCORE_LIMIT
+from tts_search.strategies.best_of_n import BestOfN
 from tts_search.strategies.mcts import MCTS
 from tts_search.testing.conformance import GeneratorConformance
 
@@ -66,6 +68,13 @@ class TestTexts(Served):
 
     def make_generator(self) -> Generator:
         return OpenAIGenerator(self.url, tokens="text")
+
+
+class TestChats(Served):
+    """What is left where a server answers chats alone."""
+
+    def make_generator(self) -> Generator:
+        return ChatGenerator(self.url)
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -200,6 +209,30 @@ def test_mcts_over_the_wire(url: str) -> None:
     assert result.answer
     assert 0 < result.usage.sampled_tokens <= 500
     assert max(live) <= 500
+
+
+def test_best_of_n_over_chats(url: str) -> None:
+    with Searcher(generator=f"{url}/chat/completions") as searcher:
+        voted = searcher.search(QUESTION, strategy=BestOfN(n=8), seed=1)
+        likeliest = searcher.search(QUESTION, strategy=BestOfN(n=8), seed=1, selector="logprob")
+        capped = searcher.search(QUESTION, strategy=BestOfN(n=8), seed=1, budget=200)
+    with Searcher(generator=url) as searcher:  # the same model, by its own ids
+        ids = searcher.generator.tokenizer.encode(voted.answer)
+    assert voted.answer
+    assert voted.warnings == likeliest.warnings == ()
+    assert voted.usage.requests == 8
+    assert voted.tree is not None
+    counts = [candidate_tokens(voted, index) for index in range(8)]
+    assert voted.usage.sampled_tokens == sum(counts)
+    assert len(ids) < candidate_tokens(voted, voted.chosen or 0), "the account is the server's, in its tokens"
+    chosen = likeliest.candidates[likeliest.chosen or 0]
+    assert chosen.mean_logprob == max(candidate.mean_logprob or -math.inf for candidate in likeliest.candidates)
+    assert 0 < capped.usage.sampled_tokens <= 200
+
+
+def candidate_tokens(result: SearchResult, index: int) -> int:
+    assert result.tree is not None
+    return result.tree.nodes[result.candidates[index].node].token_count
 
 
 def test_the_command_line_takes_a_url(url: str) -> None:

@@ -23,7 +23,7 @@ ENDINGS = {"eos": "stop", "eos_token": "stop", "stop_sequence": "stop"}  # as To
 NO_HEAD = (
     "for scores, start the server with `python -m tts_search.generators.vllm.server MODEL`; without, pass head=None"
 )
-QUIET_CHUNK_TOKENS = 16  # tokens to a chunk on vLLM, where nobody watches the progress
+QUIET_CHUNK_TOKENS = 64  # tokens to a chunk on vLLM, where nobody watches the progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

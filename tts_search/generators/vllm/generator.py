@@ -28,7 +28,6 @@ from tts_search.generators.vllm.plugin import ARCHITECTURES, score_columns, sprm
 from tts_search.models import model_folder, model_name
 from tts_search.sprm.config import SPRMConfig
 from tts_search.sprm.loading import head_folder
-from tts_search.sprm.module import SPRM
 from tts_search.thinking import ThinkingTags
 
 
@@ -211,6 +210,8 @@ def score_in_engine(
         head = folder if head_folder(folder) else None
     if head is None:
         return None, {}
+    from tts_search.sprm.module import SPRM  # torch: a client of a server without a head does without it
+
     head_config = SPRM.from_pretrained(head, hidden_size=config["hidden_size"]).config
     architecture = (config.get("architectures") or ["unknown"])[0]
     if architecture not in ARCHITECTURES:
