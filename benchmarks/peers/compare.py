@@ -46,7 +46,7 @@ def run(python: str, script: str, what: str, url: str, questions: int) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--venv", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--questions", type=int, default=8)
