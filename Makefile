@@ -1,5 +1,6 @@
 # make check: everything that must pass, from nothing, in a virtual environment of its own.
 # make test T=tests/core: some tests. make lock: pin requirements/dev.in anew.
+# make full: everything that takes longer, too: runs killed at random moments, real clients, memory over many questions.
 # make clients: real OpenAI clients, unchanged, against `tts-search serve`; each in an environment of its own.
 
 VENV ?= .venv
@@ -8,7 +9,7 @@ T ?= tests
 WORKERS ?= 2
 BIN := $(VENV)/bin
 
-.PHONY: check install lint types test clients lock clean
+.PHONY: check install lint types test full clients lock clean
 
 check: install lint types test
 
@@ -31,6 +32,14 @@ types: install
 
 test: install
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(T)
+
+full: check clients
+	for what in compare sample solve search_many; do for engine in fake embedded; do \
+		$(BIN)/python benchmarks/kill_and_resume.py --what $$what --engine $$engine --times 50 || exit 1; done; done
+	for what in fit-head train reproduce; do \
+		$(BIN)/python benchmarks/kill_and_resume.py --what $$what --engine embedded --times 10 || exit 1; done
+	$(BIN)/python benchmarks/kill_and_resume.py --what search_many --engine vllm --times 5
+	$(BIN)/python benchmarks/many_questions.py
 
 clients: install
 	$(BIN)/python tools/clients/run.py

@@ -34,7 +34,7 @@ from tts_search.scorers.process.families import MathShepherd, RLHFlowPRM, VersaP
 from tts_search.segmentation import Contains, Segmenter
 from tts_search.selection.votes import EXTRACTS
 from tts_search.testing.fakes import FakeTokenizer
-from tts_search.thinking import spoken_thought, without_thoughts
+from tts_search.thinking import behind_thoughts, spoken_thought, without_thoughts
 from tts_search.training.rewards import well_formed
 
 SHORT, LONG, MOST = 10_000, 100_000, 15
@@ -118,6 +118,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "the longest expressions": lambda text: plain.key(text[:4_000]),
     "thinking": answers.after_thinking,
     "unannounced thinking": spoken_thought,
+    "what follows thoughts": behind_thoughts,
     "thoughts in an answer": lambda text: without_thoughts(text, "<think>", "</think>"),
     "a user's text": lambda text: UserText({"<|im_end|>"}, {"<think>"}).take_apart([{"role": "user", "content": text}]),
     "puzzle": lambda text: (puzzles.grade(text, PUZZLE), puzzles.expression(text)),
@@ -191,6 +192,6 @@ def test_every_module_with_patterns_is_tried_here() -> None:
         *(f"grading/{name}" for name in ("answers", "choice", "plain", "programs", "reading", "units")),
     }
     # They read questions, names of checkpoints, what a server refuses, our own ids and messages.
-    others = {"training/cleaning", "cli/answer_file", "cli/wording"}
+    others = {"training/cleaning", "cli/answer_file", "cli/wording", "generators/openai/dialect"}
     others |= {f"scorers/{name}" for name in ("outcome", "published", "process/families", "process/pooling")}
     assert found == tried | others

@@ -21,7 +21,7 @@ from tts_search.export.saved import from_json, to_json
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.segmentation import Phase, Segmenter
 from tts_search.testing import FakeScorer
-from tts_search.thinking import GPT_OSS, Tag, spoken_thought, tags_of, without_thoughts
+from tts_search.thinking import GPT_OSS, Tag, behind_thoughts, spoken_thought, tags_of, without_thoughts
 
 KIMI = ("◁think▷", "◁/think▷")
 HARMONY = ("<|start|>", "<|end|>", "<|message|>", "<|channel|>")
@@ -311,3 +311,10 @@ def test_the_end_of_a_prompt(tmp_path: Path) -> None:
         text: segmenter.start(words.encode(text)).phase for text in ("a◁think▷\n", "a◁think▷b◁/think▷\n\n", "a◁think▷b")
     }
     assert list(starts.values()) == [Phase.THINKING, Phase.PLAIN, Phase.BEFORE]
+
+
+def test_what_follows_the_last_thought() -> None:
+    assert behind_thoughts("a</think>9 <think>b</think>22") == "22"
+    assert behind_thoughts("a</think>22</think>\n") == "22", "a closing tag at the end means nothing"
+    assert behind_thoughts("a</think> \n") == "a</think> \n"
+    assert behind_thoughts("22") == "22"

@@ -188,6 +188,16 @@ def spoken_thought(text: str) -> SpokenThought | None:
     return SpokenThought(text[first.end() :], "", opening, _opposite(opening))
 
 
+def behind_thoughts(text: str) -> str:
+    """What follows the last thought; the whole text where nothing does."""
+    end = len(text)
+    for tag in reversed([tag for tag in _SPOKEN.finditer(text) if tag["close"]]):
+        if text[tag.end() : end].strip():
+            return text[tag.end() : end]
+        end = tag.start()
+    return text
+
+
 def _opposite(tag: str) -> str:
     """The other tag of a pair."""
     for left, right in (("_begin_of_", "_end_of_"), ("begin_of_", "end_of_"), ("analysis", "final")):

@@ -1,6 +1,6 @@
 """Ours beside its_hub and treequest on one engine: processor time and wall time, as many tokens for each.
 
-    python benchmarks/peers/compare.py --venv FOLDER [--pairs 5] [--questions 8]
+    python benchmarks/peers/compare.py --venv FOLDER [--pairs 5] [--questions 8] [--only mcts]
 
 FOLDER is a virtual environment for the peers; it is made, and they are installed there, if it does not exist. Every run
 is a process of its own, and ours and a peer's take turns, so that a noisy machine bears on both. Where they sample
@@ -46,10 +46,11 @@ def run(python: str, script: str, what: str, url: str, questions: int) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--venv", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--questions", type=int, default=8)
+    parser.add_argument("--only", choices=[mine for mine, _ in MATCHES])
     told = parser.parse_args()
     theirs = str(python_of(told.venv))
     model = str(ROOT / "tts_search" / "embedded" / "model")
@@ -61,7 +62,7 @@ def main() -> None:
         url = f"http://127.0.0.1:{int(engine.stdout.readline())}"
         print("| ours | theirs | tokens | search CPU, s | process CPU, s | wall, s | search | process | wall |")
         print("|---|---|---|---|---|---|---|---|---|")
-        for mine, other in MATCHES:
+        for mine, other in [match for match in MATCHES if told.only in (None, match[0])]:
             pairs: list[tuple[dict[str, Any], dict[str, Any]]] = []
             for _ in range(told.pairs):
                 first = run(sys.executable, "ours.py", mine, url, told.questions)

@@ -156,7 +156,7 @@ async def serve(folder: Path, rate: float, slots: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--rate", type=float, default=50)
     parser.add_argument("--slots", type=int, default=64)

@@ -26,6 +26,7 @@ from its_hub.core.orchestrator import LMOrchestrator  # noqa: E402
 
 STEP = ".\n\n"
 MCTS_TOKENS = 2_400
+STEP_TOKENS = 24  # on average
 STEPS = 6  # as the engine has them: behind them comes the answer
 
 
@@ -55,7 +56,7 @@ async def mcts(lm: OpenAICompatibleLanguageModel, question: str) -> None:
     import treequest
     from its_hub.api import ChatMessage
 
-    algorithm = treequest.StandardMCTS(samples_per_action=4)
+    algorithm = treequest.ABMCTSA()  # its StandardMCTS has no more than one node's samples in flight
     state, tokens = algorithm.init_tree(), 0
 
     async def sample(parent: str | None) -> tuple[str, float]:
@@ -71,7 +72,7 @@ async def mcts(lm: OpenAICompatibleLanguageModel, question: str) -> None:
         done = await asyncio.gather(*(sample(trial.parent_state) for trial in trials))
         for trial, result in zip(trials, done, strict=True):
             state = algorithm.tell(state, trial.trial_id, result)
-            tokens += len(result[0].split()) - len((trial.parent_state or "").split())
+            tokens += STEP_TOKENS
 
 
 async def searches(what: str, url: str, questions: int) -> None:

@@ -433,4 +433,4 @@ def test_the_command(model: Path, data: Path, tmp_path: Path) -> None:
     assert json.loads(again.stdout)["trajectories"] > 0
     refused = run(str(tmp_path / "absent"), "--model", str(model), "--out", str(tmp_path / "h"))
     assert refused.exit_code == 2
-    assert "cannot be read" in refused.stderr
+    assert "is not there" in refused.stderr

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tts_search.core.tree import Trajectory
 from tts_search.errors import ScorerError
 from tts_search.scorers.text import question_text
-from tts_search.thinking import spoken_thought
+from tts_search.thinking import behind_thoughts
 
 Grader = Callable[[str, str], bool]
 """Whether an answer's text agrees with a reference; those of `tts_search.grading`, or a function of yours."""
@@ -41,7 +41,7 @@ class Verifier:
     ) -> None:
         self.grader = grader
         self._references = references
-        self._answer = answer or _behind_thinking
+        self._answer = answer or behind_thoughts
 
     def score(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
         """1 or 0, once per finished step.
@@ -59,8 +59,3 @@ class Verifier:
         except KeyError as error:
             raise ScorerError(f"the verifier has no reference for the question {question[:200]!r}") from error
         return float(self.grader(self._answer(trajectory.text), reference))
-
-
-def _behind_thinking(text: str) -> str:
-    spoken = spoken_thought(text)
-    return (spoken.answer if spoken else "") or text
