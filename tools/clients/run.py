@@ -34,8 +34,8 @@ class Client:
 
 CLIENTS = {
     "openai": Client("openai_client.py", ("openai==3.57.0",)),
-    "litellm": Client("litellm_client.py", ("litellm==1.110.0",)),
-    "langchain": Client("langchain_client.py", ("langchain-openai==1.7.0",)),
+    "litellm": Client("litellm_client.py", ("litellm==1.110.2",)),
+    "langchain": Client("langchain_client.py", ("langchain-openai==1.7.4",)),
     "inspect": Client("inspect_client.py", ("inspect-ai", "openai")),
     "lm-eval": Client("lm_eval_client.py", ("lm-eval[api]",)),
     "curl": Client("curl_client.sh"),
