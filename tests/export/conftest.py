@@ -9,13 +9,13 @@ from tts_search import SearchResult, Until
 from tts_search.testing import FakeGenerator
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def result() -> SearchResult:
     """A tree of some thirty nodes."""
     return run(Grow(rounds=8), seed=3)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def hostile() -> SearchResult:
     """Hostile text in every place that has text."""
     result = run(Grow(rounds=2, until=Until.THOUGHT), FakeGenerator(script=spelled(HOSTILE)), selector="majority")
