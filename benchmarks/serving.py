@@ -313,7 +313,7 @@ def leave(args: argparse.Namespace) -> None:
     """Clients leave in the middle of endless searches."""
     from tts_search.serving.app import create_app, served_by
     from tts_search.serving.limits import Limits
-    from tts_search.serving.listening import DrainingServer, bind, config_of
+    from tts_search.serving.server_process import DrainingServer, bind, config_of
 
     engine = Counting()
     question = held_out(1, seed=0)[0].question

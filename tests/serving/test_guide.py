@@ -16,7 +16,7 @@ from tts_search.cli import app
 from tts_search.serving.chat_fields import ChatRequest
 from tts_search.serving.keys import Keys
 from tts_search.serving.limits import Limits
-from tts_search.serving.wanted import EFFORTS
+from tts_search.serving.search_options import EFFORTS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "serving.md").read_text()

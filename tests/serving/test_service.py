@@ -15,8 +15,8 @@ from tests.serving.servers import Paced, lines, serving
 from tts_search.errors import InvalidInputError
 from tts_search.serving.keys import Key, Keys
 from tts_search.serving.limits import Limits
-from tts_search.serving.listening import check_public
 from tts_search.serving.refusals import RefusedError
+from tts_search.serving.server_process import check_public
 from tts_search.testing import FakeGenerator
 
 ALICE, BOB = "a" * 20, "b" * 20
@@ -435,7 +435,7 @@ def test_of_what_is_over_the_latest_are_kept() -> None:
 
 
 def test_metrics_and_the_log_tell_what_matters(caplog: pytest.LogCaptureFixture) -> None:
-    with serving(log_prompts=False) as running, caplog.at_level("INFO", "tts_search.serving.gate"):
+    with serving(log_prompts=False) as running, caplog.at_level("INFO", "tts_search.serving.middleware"):
         spent = running.chat("a secret question").json()["usage"]["completion_tokens"]
         page = running.http.get("/metrics").text
         assert f'tts_search_sampled_tokens_total{{strategy="BestOfN"}} {float(spent)}' in page
@@ -448,6 +448,6 @@ def test_metrics_and_the_log_tell_what_matters(caplog: pytest.LogCaptureFixture)
         assert line["sampled_tokens"] == spent
         assert (line["path"], line["status"], line["key"]) == ("/v1/chat/completions", 200, "anybody")
         assert "secret question" not in caplog.text
-    with serving(log_prompts=True) as running, caplog.at_level("INFO", "tts_search.serving.gate"):
+    with serving(log_prompts=True) as running, caplog.at_level("INFO", "tts_search.serving.middleware"):
         running.chat("a public question")
         running.wait(lambda: "a public question" in caplog.text)

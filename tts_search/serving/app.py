@@ -20,20 +20,20 @@ from tts_search.errors import SearchCancelledError, TTSError
 from tts_search.export import to_html, to_json
 from tts_search.serving import completions, responses
 from tts_search.serving.chat_fields import ChatRequest
-from tts_search.serving.gate import Gate
+from tts_search.serving.keep_alive import Live, LiveBody, LiveStream
 from tts_search.serving.keys import Keys
 from tts_search.serving.limits import Limits
-from tts_search.serving.live import Live, LiveBody, LiveStream
+from tts_search.serving.middleware import Gate
 from tts_search.serving.page import add_page
 from tts_search.serving.refusals import RefusedError, refusal_of, refusal_of_fields
 from tts_search.serving.responses_fields import ResponsesRequest
+from tts_search.serving.search_events import watch
+from tts_search.serving.search_options import Served
 from tts_search.serving.searches import Search
 from tts_search.serving.service import Service
 from tts_search.serving.sse_out import body as json_bytes
 from tts_search.serving.supervisor import Supervisor
 from tts_search.serving.telemetry import CONTENT_TYPE
-from tts_search.serving.wanted import Served
-from tts_search.serving.watching import watch
 
 
 def served_by(searcher: Searcher, name: str, *, limits: Limits | None = None, **settings: Any) -> Served:

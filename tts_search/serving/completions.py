@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tts_search.serving.given import Account, Answer, account, answers, extension, remarks
 from tts_search.serving.refusals import refusal_of
+from tts_search.serving.reply_content import Account, Answer, account, answers, extension, remarks
 from tts_search.serving.searches import Search
 from tts_search.serving.sse_out import DONE, data
-from tts_search.serving.telling import Told, tell
+from tts_search.serving.streaming import Told, tell
 
 
 def completion(search: Search) -> dict[str, Any]:

@@ -17,6 +17,10 @@ from tts_search.selection.votes import EXTRACTS
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 MAX_STOPS, MAX_STOP_LENGTH = 16, 1000
+NO_TOOLS = "this model calls no tools"
+NO_LOGPROBS = "a search has no log-probabilities of one text to give"
+PLAIN_TEXT = "answers are plain text"
+NO_LENGTHS = "a model's answers are as long as they are"
 _PARTS = ("text", "input_text", "output_text")
 
 
@@ -113,7 +117,7 @@ class Turn(Strict):
     refusal: Annotated[Any, neutral(why="refusals are no part of a history here")] = None
     annotations: Annotated[Any, neutral([], why="annotations are no part of a history here")] = None
     audio: Annotated[Any, neutral(why="this model reads text alone")] = None
-    tool_calls: Annotated[Any, neutral([], why="this model calls no tools")] = None
+    tool_calls: Annotated[Any, neutral([], why=NO_TOOLS)] = None
     function_call: Annotated[Any, neutral(why="this model calls no functions")] = None
 
     def plain(self) -> dict[str, str]:
@@ -152,6 +156,29 @@ class SamplingFields(Strict):
         if said.get("top_k") == -1:
             said["top_k"] = 0  # both mean no limit
         return said
+
+
+class RequestFields(SamplingFields):
+    """What requests of both APIs may say."""
+
+    model: str | None = Field(default=None, max_length=500)
+    search: SearchFields | None = None
+    seed: Seed | None = None
+    stream: bool | None = None
+
+    # Accepted: they say nothing about an answer.
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    metadata: Metadata = None
+    service_tier: Literal["auto", "default"] | None = None
+
+    # Refused, unless they say what is so anyway.
+    tools: Annotated[Any, neutral([], why=NO_TOOLS)] = None
+    tool_choice: Annotated[Any, neutral("none", "auto", why=NO_TOOLS)] = None
+    parallel_tool_calls: Annotated[Any, neutral(True, False, why=NO_TOOLS)] = None
+    top_logprobs: Annotated[Any, neutral(0, why=NO_LOGPROBS)] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tts_search.serving.given import account, answers, extension
 from tts_search.serving.refusals import refusal_of
+from tts_search.serving.reply_content import account, answers, extension
 from tts_search.serving.responses_fields import ResponsesRequest
 from tts_search.serving.searches import Search
 from tts_search.serving.sse_out import data
-from tts_search.serving.telling import tell
+from tts_search.serving.streaming import tell
 
 
 def response(search: Search, asked: ResponsesRequest) -> dict[str, Any]:

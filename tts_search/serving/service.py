@@ -17,10 +17,10 @@ from tts_search.serving.admission import Admission
 from tts_search.serving.fields import Ask
 from tts_search.serving.keys import Key, Keys
 from tts_search.serving.refusals import RefusedError, refusal_of
+from tts_search.serving.search_options import ENDLESS_TOKENS, Plan, Served, plan
 from tts_search.serving.searches import Search, Searches
 from tts_search.serving.supervisor import Supervisor
 from tts_search.serving.telemetry import Telemetry
-from tts_search.serving.wanted import ENDLESS_TOKENS, Plan, Served, plan
 
 log = logging.getLogger("tts_search.serving")
 
