@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from tts_search.serving.fields import (
     NO_LENGTHS,
@@ -20,6 +20,8 @@ from tts_search.serving.fields import (
     Turn,
     neutral,
 )
+
+NAMES_UNREAD = "messages: their names are not shown to the model, which knows roles alone"
 
 
 class StreamOptions(Strict):
@@ -42,7 +44,6 @@ class ChatRequest(RequestFields):
 
     # Accepted: they say nothing about an answer.
     session_id: str | None = None
-    store: Annotated[Any, neutral(False, why="nothing is stored")] = None
 
     # Refused, unless they say what is so anyway.
     functions: Annotated[Any, neutral([], why="this model calls no functions")] = None
@@ -58,16 +59,18 @@ class ChatRequest(RequestFields):
     web_search_options: Annotated[Any, neutral(why="nothing is looked up on the web")] = None
     verbosity: Annotated[Any, neutral("medium", why=NO_LENGTHS)] = None
 
-    @model_validator(mode="after")
-    def _fit(self) -> Any:
-        if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
-            raise ValueError("max_tokens and max_completion_tokens mean the same here and differ: send one of them")
-        return self
+    @field_validator("max_completion_tokens")
+    @classmethod
+    def _said_once(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("max_tokens") not in (None, value):
+            raise ValueError("max_tokens means the same here, and says something else: send one of them")
+        return value
 
     def ask(self) -> Ask:
         """What it comes to."""
         return Ask(
             messages=[turn.plain() for turn in self.messages],
+            field="messages",
             model=self.model,
             search=self.search or SearchFields(),
             effort=self.reasoning_effort,
@@ -76,4 +79,5 @@ class ChatRequest(RequestFields):
             answer_tokens=self.max_completion_tokens or self.max_tokens,
             stop=tuple(self.stop),
             n=self.n or 1,
+            warnings=(NAMES_UNREAD,) if any(turn.name for turn in self.messages) else (),
         )

@@ -24,7 +24,7 @@ def completion(search: Search) -> dict[str, Any]:
     return {
         **_head(search, "chat.completion"),
         "choices": [_choice(index, answer) for index, answer in enumerate(given)],
-        "usage": usage(account(result)),
+        "usage": usage(account(result, given)),
         "search": extension(search.id, result, warnings),
     }
 
@@ -47,7 +47,7 @@ async def chunks(search: Search, include_usage: bool | None) -> AsyncIterator[by
     for index, answer in enumerate(given[1:], start=1):
         fields = {"role": "assistant", **_reasoning(answer.thinking), "content": answer.text}
         yield _chunk(search, fields, index=index, finish=answer.finish)
-    spent = usage(account(result))
+    spent = usage(account(result, given))
     warnings = [*search.plan.warnings, *remarks(search.plan.ask, given)]
     last: dict[str, Any] = {"search": extension(search.id, result, warnings)}
     if include_usage is None:

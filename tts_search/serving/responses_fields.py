@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
@@ -60,7 +61,6 @@ class ResponsesRequest(RequestFields):
     max_output_tokens: Tokens | None = None
 
     # Accepted: they say nothing about an answer.
-    store: bool | None = Field(default=None, description="Accepted; nothing is stored.")
     truncation: Annotated[Any, neutral("disabled", why="conversations are not cut here")] = None
     include: Annotated[Any, neutral([], ["reasoning.encrypted_content"], why="there is nothing more to include")] = None
     stream_options: Annotated[Any, neutral({}, {"include_obfuscation": False}, why="streams are not padded here")] = (
@@ -92,6 +92,7 @@ class ResponsesRequest(RequestFields):
         reasoning = self.reasoning or Reasoning()
         return Ask(
             messages=[*first, *turns],
+            field="input",
             model=self.model,
             search=self.search or SearchFields(),
             effort=reasoning.effort,
@@ -99,7 +100,16 @@ class ResponsesRequest(RequestFields):
             sampling=self.sampling(),
             seed=self.seed,
             answer_tokens=self.max_output_tokens,
+            warnings=tuple(self._without_effect(reasoning)),
         )
+
+    def _without_effect(self, reasoning: Reasoning) -> Iterator[str]:
+        if reasoning.summary or reasoning.generate_summary:
+            yield "reasoning.summary: nothing is summed up: the chosen thinking is given as it is"
+        if reasoning.mode == "pro" and reasoning.effort:
+            yield "reasoning.effort: mode 'pro' is the server's strongest search, whatever the effort"
+        if self.include:
+            yield "include: nothing is encrypted: the chosen thinking is given as it is"
 
 
 def _role(role: str) -> str:
