@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import threading
 import time
@@ -17,7 +18,8 @@ from tts_search.errors import InvalidInputError
 from tts_search.serving.keys import Key, Keys
 from tts_search.serving.limits import Limits
 from tts_search.serving.refusals import RefusedError
-from tts_search.serving.server_process import check_public
+from tts_search.serving.search_options import check_settings
+from tts_search.serving.server_process import bind, check_public
 from tts_search.testing import FakeGenerator
 
 ALICE, BOB = "a" * 20, "b" * 20
@@ -121,6 +123,26 @@ def test_a_retry_joins_the_search_under_way() -> None:
             thread.join(20)
         assert len({reply["id"] for reply in replies}) == 2
         assert b"tts_search_retries_joined_total 1.0" in running.http.get("/metrics").content
+
+
+def test_a_key_of_a_repeated_request_stands_for_its_body_too() -> None:
+    engine = Paced()
+    with serving(engine) as running:
+        engine.held.set()
+        replies: list[Any] = []
+
+        def ask(seed: int) -> None:
+            replies.append(running.chat(headers={"idempotency-key": "one"}, seed=seed).json())
+
+        threads = [threading.Thread(target=ask, args=(seed,)) for seed in (1, 1, 2)]
+        for thread in threads:
+            thread.start()
+        running.wait(lambda: len(running.service.searches.running) == 2)
+        running.wait(lambda: b"tts_search_retries_joined_total 1.0" in running.http.get("/metrics").content)
+        engine.held.clear()
+        for thread in threads:
+            thread.join(20)
+        assert sorted(reply["search"]["seed"] for reply in replies) == [1, 1, 2]
 
 
 def test_a_client_that_timed_out_finds_its_search_again() -> None:
@@ -278,6 +300,18 @@ def test_a_public_address_needs_keys() -> None:
         check_public(host, Keys())
 
 
+def test_what_cannot_be_listened_on_or_offered_is_refused_at_start() -> None:
+    for port in (-1, 65_536):
+        with pytest.raises(InvalidInputError, match="--port"):
+            bind("127.0.0.1", port)
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        with pytest.raises(InvalidInputError, match="cannot listen"):
+            bind("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(InvalidInputError, match="--plugin nowhere"):
+        check_settings("low", "high", plugins=["nowhere"])
+
+
 def test_a_page_elsewhere_cannot_reach_a_server_on_its_readers_machine() -> None:
     with serving() as running:
         named = running.http.get("/v1/models", headers={"host": "evil.example:80"})
@@ -375,6 +409,20 @@ def test_an_end_drains_and_then_tells_who_still_waits() -> None:
         thread.join(20)
         assert got[-2]["error"]["code"] == "engine_unavailable"
         assert got[-1] == "[DONE]"
+
+
+def test_a_second_interrupt_tells_who_waits_at_once() -> None:
+    engine = Paced(script=endless)
+    with serving(engine, limits=Limits(drain_seconds=600)) as running:
+        engine.held.set()
+        got: list[Any] = []
+        thread = threading.Thread(target=lambda: got.append(running.chat()))
+        thread.start()
+        running.wait(lambda: running.service.admission.running == 1)
+        for _ in range(2):
+            running.server.handle_exit(signal.SIGINT, None)
+        thread.join(20)
+        assert (got[0].status_code, got[0].json()["error"]["code"]) == (503, "engine_unavailable")
 
 
 def test_what_runs_comes_to_its_end_after_a_signal() -> None:

@@ -134,7 +134,7 @@ def serve(
 
         known = Keys.read(keys, os.environ)
         check_public(host, known)
-        check_settings(default, strongest)
+        check_settings(default, strongest, plugins=plugin or ())
         limits = Limits(
             concurrency=concurrency,
             waiting=waiting,

@@ -202,12 +202,18 @@ def _budget(search: SearchFields, strategy: Strategy, served: Served) -> int | N
     return most if budget is None else budget if most is None else min(budget, most)
 
 
-def check_settings(*strategies: str) -> None:
+def check_settings(*strategies: str, plugins: Collection[str] = ()) -> None:
     """Refuse at start, before a model is loaded, what no request could use.
 
     Raises:
-        InvalidInputError: one of them is no effort and no strategy.
+        InvalidInputError: one of them is no effort and no strategy, or a plug-in is not installed.
     """
+    for plugin in plugins:
+        if plugin not in (known := discovery.installed(discovery.STRATEGIES)):
+            raise InvalidInputError(
+                f"--plugin {plugin}: no installed package has such a strategy: "
+                f"there {'is' if len(known) == 1 else 'are'} {', '.join(known) or 'none'}"
+            )
     for strategy in strategies:
         if strategy not in EFFORTS:
             read_strategy(strategy)

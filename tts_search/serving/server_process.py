@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -20,15 +21,20 @@ from tts_search.serving.refusals import unavailable
 from tts_search.serving.service import Service
 
 LAST_SECONDS = 5.0  # for error objects to reach clients, when the time to drain is over
+ENDING = unavailable("the server is shutting down: try again", retry_after=10)
 
 
 class DrainingServer(uvicorn.Server):
-    """Tells those who still wait when the time to drain is over, and does not drop them silently."""
+    """Tells those who still wait when the time to drain is over, and does not drop them silently.
+
+    A second Ctrl-C ends that time at once; only a third drops whatever there is.
+    """
 
     def __init__(self, config: uvicorn.Config, service: Service, ready: Callable[[], None] | None = None) -> None:
         super().__init__(config)
         self._service = service
         self._ready = ready
+        self._interrupts = 0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -37,6 +43,10 @@ class DrainingServer(uvicorn.Server):
             self._ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._interrupts += sig == signal.SIGINT
+        if sig == signal.SIGINT and self._interrupts == 2:
+            self._loop.call_soon_threadsafe(self._service.drain, ENDING)
+            return
         super().handle_exit(sig, frame)
         if not self._service.draining:
             self._service.draining = True
@@ -44,8 +54,7 @@ class DrainingServer(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._drain)
 
     def _drain(self) -> None:
-        error = unavailable("the server is shutting down: try again", retry_after=10)
-        self._loop.call_later(self._service.limits.drain_seconds, self._service.drain, error)
+        self._loop.call_later(self._service.limits.drain_seconds, self._service.drain, ENDING)
 
 
 def check_public(host: str, keys: Keys) -> None:
@@ -73,6 +82,8 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         InvalidInputError: the address cannot be had.
     """
+    if not 0 <= port < 1 << 16:
+        raise InvalidInputError(f"--port must be 0 to 65535, got {port}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -123,6 +123,5 @@ def _fingerprint(request: Request, body: bytes) -> tuple[str, bool]:
     """What equal requests have in common, and whether this one says that it repeats another."""
     named = request.headers.get("idempotency-key")
     count = request.headers.get("x-stainless-retry-count", "0")
-    said = body if named is None else named.encode()
-    digest = hashlib.sha256(f"{request.url.path}\n".encode("utf-8", "replace") + said).hexdigest()
+    digest = hashlib.sha256(f"{request.url.path}\n{named}\n".encode("utf-8", "replace") + body).hexdigest()
     return digest, named is not None or (count.isdigit() and int(count) > 0)

@@ -87,6 +87,7 @@ class Rounds:
         paths = self._nodes - len(self.parents - {None, 0})
         best = "" if self._best is None else f", best {self._best:.2f}"
         grown = f"{paths} {'path' if paths == 1 else 'paths'}{best}, " if paths else ""
-        line = f"{grown}{self._search.sampled:,} tokens\n"
+        sampled = self._search.sampled
+        line = f"{grown}{sampled:,} {'token' if sampled == 1 else 'tokens'}\n"
         told, self._last = self._last, line
         return "" if line == told else line
