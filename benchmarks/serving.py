@@ -4,7 +4,7 @@
     python benchmarks/serving.py streams [--clients 200]
     python benchmarks/serving.py soak [--requests 2000]
     python benchmarks/serving.py leave [--clients 50]
-    python benchmarks/serving.py kill [--clients 24]
+    python benchmarks/serving.py kill [--clients 24] [--what upstream] [--away 20]
 
 The server is a process of its own, `tts-search serve` on the embedded model, but for `leave`, which counts tokens at
 the engine and so shares its process.
@@ -15,7 +15,8 @@ streams: that many streams at once: none lost, time to the first sampled token a
 soak: requests with faults thrown in by chance: clients leave at once, later or while they read, bodies are broken,
     fields are wrong, requests are repeated. Every one must be accounted for by the client and by the server's metrics.
 leave: clients leave in the middle; how long tokens are sampled for them yet.
-kill: the server is killed under load and started again; what clients with a retry of their own see.
+kill: the server, or the chat service that it asks, is killed under load and started again; what clients with a retry
+    of their own see.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ def server(*options: str, port: int = 0) -> Iterator[Server]:
         assert process.stderr is not None
         url = None
         for line in process.stderr:
-            if found := re.search(r"http://[\d.]+:\d+", line):
-                url = found[0]
+            if found := re.search(r" at (http://[\d.]+:\d+)/v1$", line.rstrip()):
+                url = found[1]
                 break
         if url is None:
             raise SystemExit("the server did not start")
@@ -401,37 +402,77 @@ def leave(args: argparse.Namespace) -> None:
 
 
 def kill(args: argparse.Namespace) -> None:
-    """What clients see of a server that dies and comes back."""
+    """What clients see of a server, or of the service behind one, that dies under load and comes back."""
     questions = [puzzle.question for puzzle in held_out(args.clients, seed=0)]
     seen = Counter[str]()
 
     async def ask(url: str, question: str, number: int) -> None:
-        for attempt in range(20):
+        streamed = number % 2 == 0
+        kind = "stream" if streamed else "body"
+        for attempt in range(200):
+            when = "first" if attempt == 0 else "again"
             try:
                 async with client(url) as http:
-                    heard = await stream(http, body(question, 32, number))
-            except aiohttp.ClientError as error:
-                seen[f"attempt {min(attempt, 1)}: {type(error).__name__}"] += 1
-            else:
-                seen[f"attempt {min(attempt, 1)}: {heard.outcome}"] += 1
-                if heard.outcome == "answered":
-                    return
+                    request = body(question, 32, number)
+                    if streamed:
+                        outcome = (await stream(http, request)).outcome
+                    else:
+                        async with http.post(CHAT, json=request) as reply:
+                            outcome = "answered" if reply.status == 200 else f"{reply.status}"
+                            if reply.status != 200:
+                                told = (await reply.json())["error"]["code"]
+                                outcome += f" {told}, Retry-After {reply.headers.get('retry-after')}"
+            except (aiohttp.ClientError, json.JSONDecodeError) as error:
+                outcome = type(error).__name__
+            seen[f"{kind}, {when}: {outcome}"] += 1
+            if outcome == "answered":
+                return
             await asyncio.sleep(1)
-        seen["gave up"] += 1
+        seen[f"{kind}: gave up"] += 1
 
     async def all_of_them(url: str) -> None:
         await asyncio.gather(*(ask(url, question, number) for number, question in enumerate(questions)))
 
-    with server() as there:
+    def healths(url: str, over: threading.Event) -> None:
+        begun, last = time.perf_counter(), ""
+        while not over.wait(0.2):
+            try:
+                now = asyncio.run(health(url))
+            except aiohttp.ClientError:
+                now = "no connection"
+            if now != last:
+                print(f"  {time.perf_counter() - begun:5.1f} s  /health: {now}", flush=True)
+            last = now
+
+    def suffer(there: Server, victim: Server) -> None:
+        over = threading.Event()
+        watching = threading.Thread(target=healths, args=(there.url, over))
         clients = threading.Thread(target=lambda: asyncio.run(all_of_them(there.url)))
+        watching.start()
         clients.start()
         time.sleep(args.seconds)
-        there.process.kill()
-        time.sleep(1)
-        with server(port=int(there.url.rpartition(":")[2])):
+        victim.process.kill()
+        print(f"killed the {args.what} after {args.seconds:g} s, for {args.away:g} s", flush=True)
+        time.sleep(args.away)
+        with server(port=int(victim.url.rpartition(":")[2])):
             clients.join()
+            over.set()
+            watching.join()
+
+    if args.what == "server":
+        with server() as there:
+            suffer(there, there)
+    else:
+        with server() as behind, server("--generator", f"{behind.url}{CHAT}", "--model", "embedded:none") as there:
+            suffer(there, behind)
     for what, count in sorted(seen.items()):
         print(f"  {count:4} {what}")
+
+
+async def health(url: str) -> str:
+    """The server's own word for how it is."""
+    async with client(url) as http, http.get("/health") as reply:
+        return f"{reply.status} {(await reply.json())['status']}"
 
 
 def main() -> None:
@@ -449,6 +490,8 @@ def main() -> None:
         command.add_argument("--requests", type=int, default=2000)
         command.add_argument("--seconds", type=float, default=5.0, help="of work before something goes away")
         command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--what", choices=["server", "upstream"], default="server", help="is killed")
+        command.add_argument("--away", type=float, default=1.0, help="seconds until it is started again")
     args = parser.parse_args()
     args.run(args)
 

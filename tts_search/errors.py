@@ -29,6 +29,10 @@ class GeneratorError(TTSError, RuntimeError):
     """A generator broke its contract or died: wrong count, too many tokens, engine gone."""
 
 
+class EngineUnavailableError(GeneratorError):
+    """A remote engine cannot be reached, broke off, or has too much to do: the same request may do better later."""
+
+
 class NotRecordedError(GeneratorError):
     """A replay came to something that its log does not hold."""
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tts_search.errors import (
+    EngineUnavailableError,
     GeneratorError,
     InvalidInputError,
     ScorerError,
@@ -107,6 +108,7 @@ def test_turns_go_around_the_keys_and_within_one_by_arrival() -> None:
         (StrategyError("asked for n=0"), 400),
         (SearchCancelledError("closed"), 503),
         (GeneratorError("died at /srv/models"), 500),
+        (EngineUnavailableError("POST http://10.0.0.7:9000/v1/completions cannot be reached"), 503),
         (ScorerError("NaN from http://user:password@host"), 500),
         (RuntimeError("a bug in /usr/lib"), 500),
         (RefusedError(429, "busy", retry_after=0.2), 429),
@@ -120,6 +122,14 @@ def test_an_error_has_a_status_and_tells_of_the_server_nothing(error: Exception,
         assert str(error) not in str(refusal.body)
     if status in (429, 503):
         assert int(refusal.headers["retry-after"]) >= 1
+
+
+def test_what_an_engine_elsewhere_refuses_is_told_without_its_address() -> None:
+    error = InvalidInputError(
+        "POST http://10.0.0.7:9000/v1/completions answered with status 400: 5 tokens are too many"
+    )
+    told = refusal_of(error)
+    assert (told.status, told.message) == (400, "POST the engine answered with status 400: 5 tokens are too many")
 
 
 @pytest.mark.parametrize("value", [{"a": "\ud800"}, {"\ud800": 1}, "é你"])

@@ -397,6 +397,23 @@ def test_an_engine_that_stays_dead_is_not_opened_for_ever(monkeypatch: pytest.Mo
         assert running.chat().status_code == 503
 
 
+def test_an_engine_elsewhere_is_looked_for_until_it_is_back() -> None:
+    tries: list[float] = []
+
+    def another() -> Any:
+        tries.append(time.monotonic())
+        if len(tries) < 3:
+            raise RuntimeError("nobody is there")
+        return FakeGenerator()
+
+    engine = Paced()
+    with serving(engine, another=another, limits=Limits(restarts=None)) as running:
+        engine.broken.set()
+        assert running.chat().status_code == 503
+        running.wait(lambda: running.service.supervisor.state == "ready", seconds=60)
+        assert running.chat().status_code == 200
+
+
 def test_an_end_drains_and_then_tells_who_still_waits() -> None:
     engine = Paced(script=endless)
     with serving(engine, limits=Limits(drain_seconds=0.3)) as running:

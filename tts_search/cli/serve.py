@@ -135,6 +135,7 @@ def serve(
         known = Keys.read(keys, os.environ)
         check_public(host, known)
         check_settings(default, strongest, plugins=plugin or ())
+        elsewhere = is_url(engine.generator) or is_url(engine.model)
         limits = Limits(
             concurrency=concurrency,
             waiting=waiting,
@@ -142,6 +143,7 @@ def serve(
             request_tokens=request_tokens,
             request_seconds=request_seconds,
             drain_seconds=drain_seconds,
+            restarts=None if elsewhere else Limits().restarts,
         )
         drawing = Drawing(max_tokens=max_tokens, answer_tokens=answer_tokens, temperature=temperature, top_p=top_p)
         terminal.silence_logs(debug)
@@ -168,7 +170,7 @@ def serve(
                 hosts=None if known else allow_host or (),
                 origins=allow_origin or (),
                 log_prompts=log_prompts,
-                idle_seconds=None if is_url(engine.generator) or is_url(engine.model) else 15.0,
+                idle_seconds=None if elsewhere else 15.0,
             )
             log_to_stderr(access=not no_access_log, debug=debug)
             where = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"

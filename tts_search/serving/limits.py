@@ -14,6 +14,7 @@ class Limits:
     `concurrency` searches run at once, `waiting` more may wait for their turn, and all their budgets together are no
     more than `promised_tokens`. `request_tokens` caps the budget of one request, `request_seconds` its search. Of what
     is over, `kept` searches, and no more than `kept_tokens` of sampled text, can be looked at for `kept_seconds`.
+    An engine that dies is opened anew `restarts` times in a row, None for as long as it takes.
     `linger_seconds`: how long a search goes on whose client left before it heard anything, for a retry to join it.
     """
 
@@ -30,7 +31,7 @@ class Limits:
     keep_alive_seconds: float = 15.0
     linger_seconds: float = 0.6
     drain_seconds: float = 30.0
-    restarts: int = 3
+    restarts: int | None = 3
 
     def __post_init__(self) -> None:
         for name in self.__slots__:

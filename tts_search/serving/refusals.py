@@ -6,10 +6,17 @@ addresses, and stand in the log.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tts_search.errors import GeneratorError, InvalidInputError, SearchCancelledError, StrategyError
+from tts_search.errors import (
+    EngineUnavailableError,
+    GeneratorError,
+    InvalidInputError,
+    SearchCancelledError,
+    StrategyError,
+)
 
 _KINDS = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 _KINDS |= {405: "invalid_request_error", 413: "invalid_request_error", 415: "invalid_request_error"}
@@ -62,11 +69,15 @@ def refusal_of(error: BaseException, question: str | None = None) -> RefusedErro
     if isinstance(error, InvalidInputError):
         of_question = str(error).startswith(("the question", "the last message", "chat messages"))
         param = question if of_question else _param(str(error))
-        return RefusedError(400, str(error), param=param, code="invalid_value")
+        # An engine elsewhere may refuse what a search asks of it: its address is nothing to a client.
+        message = re.sub(r"https?://[^\s:]+(:\d[^\s:]*)?", "the engine", str(error))
+        return RefusedError(400, message, param=param, code="invalid_value")
     if isinstance(error, StrategyError):
         return RefusedError(400, str(error), param="search", code="strategy_failed")
     if isinstance(error, SearchCancelledError):
         return unavailable("the engine went away while this search ran: try again")
+    if isinstance(error, EngineUnavailableError):
+        return unavailable("the engine cannot be reached, broke off, or has too much to do: try again")
     what = "the engine" if isinstance(error, GeneratorError) else "the search"
     return RefusedError(
         500, f"{what} failed ({type(error).__name__}): the server's log says more", code="search_failed"

@@ -7,6 +7,7 @@ it fails, and another is opened, a few times at most. Knows a `Searcher`, and no
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable
 from typing import Literal, Unpack
@@ -25,7 +26,8 @@ log = logging.getLogger("tts_search.serving")
 
 
 class Supervisor:
-    """Owns the searcher. `open_another` makes one anew, in a thread; `restarts` is how often, in a row, in vain.
+    """Owns the searcher. `open_another` makes one anew, in a thread; `restarts` is how often, in a row, in vain,
+    None for ever: an engine elsewhere comes back when somebody else has mended it.
 
     `start_seconds` limits the first request of an engine, which may load a model. An engine that has had nothing to do
     for `idle_seconds` is looked at, too; None spares it, where every token is paid for. `heard` counts signs of life.
@@ -36,7 +38,7 @@ class Supervisor:
         searcher: Searcher,
         open_another: Callable[[], Searcher],
         *,
-        restarts: int = 3,
+        restarts: int | None = 3,
         probe_seconds: float = PROBE_SECONDS,
         start_seconds: float = 1800.0,
         idle_seconds: float | None = 15.0,
@@ -127,10 +129,10 @@ class Supervisor:
             await self._restart()
 
     async def _restart(self) -> None:
-        for attempt in range(self._restarts):
+        for attempt in itertools.count() if self._restarts is None else range(self._restarts):
             await asyncio.to_thread(_close, self.searcher)  # what runs there fails
-            await asyncio.sleep(min(30.0, 0.5 * 4**attempt))
-            log.warning("restarting the engine, attempt %d of %d", attempt + 1, self._restarts)
+            await asyncio.sleep(min(30.0, 0.5 * 4 ** min(attempt, 3)))
+            log.warning("restarting the engine, attempt %d of %s", attempt + 1, self._restarts or "any")
             self.restarted += 1
             try:
                 self.searcher = await asyncio.to_thread(self._open)

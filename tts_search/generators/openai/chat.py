@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tts_search.core.protocols import Completion, Request, Sampling
-from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError
+from tts_search.errors import EngineUnavailableError, GeneratorError, InvalidInputError, ModelNotFoundError
 from tts_search.generators.engine_requests import for_all_seeds
 from tts_search.generators.openai.bytes_tokenizer import CLOSE, END, OPEN, BytesTokenizer
 from tts_search.generators.openai.chat_wire import ChatAnswer, ChatBody, as_json, thought_in
@@ -141,7 +141,7 @@ class ChatGenerator:
                     break
                 lost += answer.received
                 if cut == self._endpoint.max_retries or lost >= request.max_tokens:
-                    raise GeneratorError(f"{error}; asked again {cut} times, now given up") from error
+                    raise EngineUnavailableError(f"{error}; asked again {cut} times, now given up") from error
                 await self._endpoint.back_off(cut)
         else:
             raise AssertionError

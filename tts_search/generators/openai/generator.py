@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from tts_search.core.protocols import Completion, Request
-from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError
+from tts_search.errors import EngineUnavailableError, InvalidInputError, ModelNotFoundError
 from tts_search.generators.engine_requests import TAIL_SEED, Completing, Run
 from tts_search.generators.openai.drawing import Drawing
 from tts_search.generators.openai.endpoint import Card, Endpoint
@@ -175,7 +175,7 @@ class OpenAIGenerator(PretrainedGenerator):
                 if answer.finish is not None:  # only the account was cut off
                     break
                 if cut == self._endpoint.max_retries:
-                    raise GeneratorError(f"{error}; gone on with {cut} times, now given up") from error
+                    raise EngineUnavailableError(f"{error}; gone on with {cut} times, now given up") from error
                 await self._endpoint.back_off(cut)
         run = self._reading.run_of(answer, request.stop_ids, max_tokens)
         if request.on_tokens is not None and run.sampled_tokens > answer.received:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tts_search.addresses import Redaction
-from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError, TTSError
+from tts_search.errors import EngineUnavailableError, GeneratorError, InvalidInputError, ModelNotFoundError, TTSError
 from tts_search.generators.openai.waiting import MOST_SECONDS
 
 CHAT_PATH = "/chat/completions"
@@ -23,7 +23,7 @@ class RefusedError(InvalidInputError):
         self.field = field
 
 
-class CutError(GeneratorError):
+class CutError(EngineUnavailableError):
     """A stream ended before its completion did."""
 
 
@@ -40,14 +40,14 @@ class Troubles:
 
     def silence(self, place: str, attempts: int) -> TTSError:
         """No answer, from `place`: the method and the path."""
-        return GeneratorError(
+        return EngineUnavailableError(
             f"{place} gave no answer within {self.silence_seconds:g} seconds, {attempts} times: raise "
             "timeout_seconds, or lower max_concurrency, if the server has too much to do"
         )
 
     def unreachable(self, place: str, error: Exception) -> TTSError:
         """No connection, or one that broke before an answer."""
-        return GeneratorError(
+        return EngineUnavailableError(
             f"{place} cannot be reached ({self.why(error)}): is the server running, and the address right?"
         )
 
@@ -64,10 +64,10 @@ class Troubles:
         if wait is not None and wait > MOST_SECONDS:
             said = f"{said}; it asks to come again in {wait:,.0f} seconds"
         if status == 429:
-            return GeneratorError(
+            return EngineUnavailableError(
                 f"{place} still after {retries} retries ({said}): lower max_concurrency, or raise max_retries"
             )
-        return GeneratorError(f"{place} after {retries} retries ({said}): its log should say why")
+        return EngineUnavailableError(f"{place} after {retries} retries ({said}): its log should say why")
 
     def cut(self, body: object) -> CutError:
         """A stream that broke off, by an error of the server's or of the connection."""
