@@ -418,10 +418,11 @@ def kill(args: argparse.Namespace) -> None:
                         outcome = (await stream(http, request)).outcome
                     else:
                         async with http.post(CHAT, json=request) as reply:
-                            outcome = "answered" if reply.status == 200 else f"{reply.status}"
+                            told = await reply.json()  # behind blank lines an error has status 200, and is broken off
+                            outcome = "answered"
                             if reply.status != 200:
-                                told = (await reply.json())["error"]["code"]
-                                outcome += f" {told}, Retry-After {reply.headers.get('retry-after')}"
+                                after = reply.headers.get("retry-after")
+                                outcome = f"{reply.status} {told['error']['code']}, Retry-After {after}"
             except (aiohttp.ClientError, json.JSONDecodeError) as error:
                 outcome = type(error).__name__
             seen[f"{kind}, {when}: {outcome}"] += 1
