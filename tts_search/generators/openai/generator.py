@@ -27,7 +27,7 @@ from tts_search.generators.openai.transcriber import Transcriber
 from tts_search.generators.openai.troubles import CutError, RefusedError
 from tts_search.generators.openai.watch import Watch
 from tts_search.generators.openai.wire import NO_HEAD, Answer, Body, session_of
-from tts_search.generators.pretrained import PretrainedGenerator
+from tts_search.generators.pretrained import PretrainedGenerator, longest_in
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.generators.vllm.generator import read_config, score_in_engine
 from tts_search.generators.vllm.plugin import score_columns
@@ -126,7 +126,7 @@ class OpenAIGenerator(PretrainedGenerator):
             columns = score_columns(config["vocab_size"]) if scoring else None
         elif head not in ("auto", None):
             raise InvalidInputError("an SPRM head needs token-exact completions: leave tokens='text' or head out")
-        context = context_tokens or card.max_model_len or config.get("max_position_embeddings")
+        context = context_tokens or card.max_model_len or longest_in(config)
         if not context or context < 2:
             raise InvalidInputError(f"context_tokens must be at least 2, got {context}: pass the model's limit")
         super().__init__(card.id, own_tokenizer, int(context), head_config, None)
