@@ -9,9 +9,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
-_VALUE = r"""(?P<value>'[^']*'|"[^"]*"|\.\.\.|-?\d[\w.]*(?!\w)|[A-Za-z][\w-]*)?"""
+_TEXT = r"""(?:'[^']*'|"[^"]*")"""
+_VALUE = rf"(?P<value>\({_TEXT}, {_TEXT}\)|{_TEXT}|\.\.\.|-?\d[\w.]*(?!\w)|[A-Za-z][\w-]*)?"
 _UNSAID = {"True", "...", None}
 _PLURALS = {"budget": "budgets", "strategy": "strategies"}
+_NAMES = {"step": "step_rule"}  # options by a shorter name than the library's
 _WORDS = {"base_url": "the server's URL", "engine_args": "--engine-arg"}
 _options: dict[str, str] = {}
 
@@ -27,6 +29,9 @@ def speak_of(parameters: Sequence[Parameter]) -> None:
     """From now on, the options that messages name are these."""
     _options.clear()
     _options.update({p.name: max(p.opts, key=len) for p in parameters if p.name and p.opts[0].startswith("-")})
+    for short, name in _NAMES.items():
+        if short in _options:
+            _options[name] = _options[short]
     for one, many in _PLURALS.items():
         if many in _options:
             _options.setdefault(one, _options[many])
@@ -50,6 +55,8 @@ def in_options(message: str, options: Mapping[str, str] | None = None) -> str:
         flag, value = options[match["name"]], match["value"]
         if value == "False":
             return f"no {flag}"
+        if value is not None and value[0] == "(":  # two texts, as a shell takes them
+            return f"{flag} {value[1:-1].replace(', ', ' ', 1)}"
         said = (value or "").strip("'\"")
         said = said.replace("_", "") if said[:1].isdigit() else "none" if said == "None" else said
         return flag if value in _UNSAID else f"{flag} {said}"

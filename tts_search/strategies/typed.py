@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 from tts_search.core.protocols import Until
 from tts_search.errors import InvalidInputError, shown
 
-
 MOST = 100_000
 _GONE_THROUGH = ("leaves", "subtrees")  # counts that a strategy goes through one by one, whatever the budget
 _WANTED = {

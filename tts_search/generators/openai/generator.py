@@ -19,7 +19,7 @@ from typing import Literal
 from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError
 from tts_search.generators.engine_requests import TAIL_SEED, Completing, Run
-from tts_search.generators.openai.drawing import Drawing
+from tts_search.generators.openai.drawing import SPELLED, SPELLING, Drawing
 from tts_search.generators.openai.endpoint import Card, Endpoint
 from tts_search.generators.openai.listener import Listener, listeners
 from tts_search.generators.openai.replies import Reading
@@ -142,6 +142,8 @@ class OpenAIGenerator(PretrainedGenerator):
         self._completing = Completing.by(own_tokenizer, int(context), head_config)
         self._body = Body(model=card.id, columns=columns, logprobs=logprobs, session=session_in_body)
         self._drawing = Drawing(self._endpoint.name, own_tokenizer.sampling, card.owned_by)
+        spells = own_tokenizer.thinks_in_control_tokens and card.owned_by in SPELLING
+        self._spelled = SPELLED if spells else {}
         self._sends_ids: bool | None = {"auto": None, "ids": True, "text": False}[tokens]
         self._needs_ids = tokens == "ids" or columns is not None
         self._reading = Reading(self._text, own_tokenizer, card.id, int(context), logprobs, self._needs_ids)
@@ -156,6 +158,11 @@ class OpenAIGenerator(PretrainedGenerator):
         request = replace(request, prefix=tuple(request.prefix))  # it may be joined anew at every look
         self._completing.check(request)
         return await self._completing.all(request, partial(self._sample, request, listeners(request)))
+
+    @property
+    def hides_tags(self) -> bool:
+        """Whether the tags around a thought may be missing from what comes: control tokens, where texts come."""
+        return self._sends_ids is False and self._tokenizer.thinks_in_control_tokens and not self._spelled
 
     async def aclose(self) -> None:
         await self._endpoint.aclose()
@@ -208,7 +215,7 @@ class OpenAIGenerator(PretrainedGenerator):
                 refused = error
         text, drawn = self._text.write(known), self._drawing.fields(request.sampling, ids=False)
         try:
-            await self._stream(sample, self._body.of(request, text, seed, left, drawn))
+            await self._stream(sample, self._body.of(request, text, seed, left, {**drawn, **self._spelled}))
         except RefusedError as error:
             self._drawing.refused(request.sampling, error)
             await self._stream(sample, self._body.of(request, text, seed, left, {}))
