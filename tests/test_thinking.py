@@ -241,6 +241,8 @@ def test_tags_that_nobody_announced_are_seen_and_said(tmp_path: Path) -> None:
         ("Sure. <think>a</think>b", ("a", "b")),
         ("analysisWe need 9.assistantfinal9", ("We need 9.", "9")),
         ("analysisWe need 9.", None),
+        (f"{GPT_OSS[0]}a{GPT_OSS[1]}b", ("a", "b")),
+        ("<|channel|>analysis<|message|>a<|channel|>final<|message|>b", ("a", "b")),
         ("An analysis, and the assistantfinal", None),
         ("b</think>", None),
         ("Models write <think> and then they think.", None),

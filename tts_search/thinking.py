@@ -152,7 +152,7 @@ _SPOKEN = re.compile(
     r"(?im)(?P<open>^[ \t]*<\|?(?:seed:)?(?:think|thought|reason)(?:ing|s)?\|?>|^[ \t]*\[think(?:ing)?\]"
     r"|◁think(?:ing)?▷|<\|begin_of_thought\|>|<\|channel\|>analysis<\|message\|>)"
     r"|(?P<close></\|?(?:seed:)?(?:think|thought|reason)(?:ing|s)?\|?>|\[/think(?:ing)?\]|◁/think(?:ing)?▷"
-    r"|<\|end_of_thought\|>|<\|channel\|>final<\|message\|>)"
+    r"|<\|end_of_thought\|>|(?:<\|end\|>)?(?:<\|start\|>assistant)?<\|channel\|>final<\|message\|>)"
 )
 
 
@@ -208,7 +208,9 @@ def behind_thoughts(text: str) -> str:
 
 def _opposite(tag: str) -> str:
     """The other tag of a pair."""
-    for left, right in (("_begin_of_", "_end_of_"), ("begin_of_", "end_of_"), ("analysis", "final")):
+    if "<|channel|>" in tag:
+        return GPT_OSS["final" not in tag]
+    for left, right in (("_begin_of_", "_end_of_"), ("begin_of_", "end_of_")):
         if left in tag or right in tag:
             return tag.replace(left, right) if left in tag else tag.replace(right, left)
     return tag[0] + tag[2:] if tag[1] == "/" else f"{tag[0]}/{tag[1:]}"
