@@ -6,6 +6,7 @@ It knows the options of the command at work, and no message.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
@@ -15,6 +16,10 @@ _UNSAID = {"True", "...", None}
 _PLURALS = {"budget": "budgets", "strategy": "strategies"}
 _NAMES = {"step": "step_rule"}  # options by a shorter name than the library's
 _WORDS = {"base_url": "the server's URL", "engine_args": "--engine-arg"}
+_ENGINE_ARGS = (
+    *("api_key", "context_tokens", "dtype", "gpu_memory_utilization", "kv_cache_gib", "logprobs", "max_concurrency"),
+    *("max_model_len", "max_retries", "tensor_parallel_size", "timeout_seconds", "tokens"),
+)
 _options: dict[str, str] = {}
 
 
@@ -45,6 +50,8 @@ def in_options(message: str, options: Mapping[str, str] | None = None) -> str:
     options = _options if options is None else options
     if not options:
         return message
+    if "engine_arg" in options:
+        message = _engine_arguments(message)
     for word, said in _WORDS.items():
         message = re.sub(rf"\b{word}\b", said, message)
     calls = list(_calls(message))
@@ -62,11 +69,25 @@ def in_options(message: str, options: Mapping[str, str] | None = None) -> str:
         return flag if value in _UNSAID else f"{flag} {said}"
 
     names = "|".join(map(re.escape, sorted(options, key=len, reverse=True)))
-    message = re.sub(rf"(?<![\w.-])(?P<name>{names})={_VALUE}", option, message)
+    message = re.sub(rf"(?<!--engine-arg )(?<![\w.-])(?P<name>{names})={_VALUE}", option, message)
     subject = rf"^(?P<name>{names})(?= (?:must|is|cannot|belongs)\b)"
     message = re.sub(subject, lambda match: options[match["name"]], message)
     long = "|".join(re.escape(name) for name in options if "_" in name) or "(?!)"
     return re.sub(rf"(?<![\w.'\"-])({long})(?![\w=.'\"])", lambda match: options[match[1]], message)
+
+
+def _engine_arguments(message: str) -> str:
+    """What engines' constructors take is one option for all: `--engine-arg dtype=float32`."""
+
+    def argument(match: re.Match[str]) -> str:
+        value = match["value"].strip("'\"")
+        return f"--engine-arg {match['name']}={shlex.quote(value)}"
+
+    message = re.sub(rf"engine_args=\{{'(?P<name>\w+)': (?P<value>{_TEXT})\}}", argument, message)
+    names = "|".join(_ENGINE_ARGS)
+    message = re.sub(rf"(?<![\w.-])(?P<name>{names})=(?P<value>{_TEXT}|[\w.]*\w)", argument, message)
+    long = "|".join(name for name in _ENGINE_ARGS if "_" in name)
+    return re.sub(rf"(?<=[a-z,] )({long})(?![\w=.'\"])", r"--engine-arg \1", message)
 
 
 def _calls(text: str) -> Iterator[tuple[int, int]]:

@@ -21,7 +21,7 @@ from tts_search.generators.openai.bytes_tokenizer import CLOSE, END, OPEN, Bytes
 from tts_search.generators.openai.chat_wire import ChatAnswer, ChatBody, as_json, thought_in
 from tts_search.generators.openai.dialect import Dialect
 from tts_search.generators.openai.drawing import SPELLED, SPELLING
-from tts_search.generators.openai.endpoint import Endpoint
+from tts_search.generators.openai.endpoint import Endpoint, which
 from tts_search.generators.openai.troubles import CHAT_PATH, CutError, RefusedError
 from tts_search.generators.openai.watch import CHARACTERS, QUIET_CHUNKS, too_many
 from tts_search.generators.openai.wire import session_of
@@ -273,5 +273,5 @@ def _model(endpoint: Endpoint, model: str | None, context_tokens: int | None) ->
         return (model, None, None) if card is None else (card.id, card.context, card.owned_by)
     if len(cards) != 1:
         names = ", ".join(card.id for card in cards[:8]) or "none by its own account"
-        raise ModelNotFoundError(f"{endpoint.name} serves {len(cards)} models ({names}): say which, by model=")
+        raise ModelNotFoundError(f"{endpoint.name} serves {len(cards)} models ({names}): {which(cards)}")
     return cards[0].id, cards[0].context, cards[0].owned_by

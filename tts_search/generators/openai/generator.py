@@ -20,7 +20,7 @@ from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError
 from tts_search.generators.engine_requests import TAIL_SEED, Completing, Run
 from tts_search.generators.openai.drawing import SPELLED, SPELLING, Drawing
-from tts_search.generators.openai.endpoint import Card, Endpoint
+from tts_search.generators.openai.endpoint import Card, Endpoint, which
 from tts_search.generators.openai.listener import Listener, listeners
 from tts_search.generators.openai.replies import Reading
 from tts_search.generators.openai.transcriber import Transcriber
@@ -262,7 +262,7 @@ def _card(endpoint: Endpoint, model: str | None, tokenizer: str | Path | None, c
     same = [card for card in cards if {card.id, card.root} & here] or cards
     if len(same) != 1:
         names = ", ".join(card.id for card in cards[:8]) or "none by its own account"
-        raise ModelNotFoundError(f"{endpoint.name} serves {len(cards)} models ({names}): say which, by model=")
+        raise ModelNotFoundError(f"{endpoint.name} serves {len(cards)} models ({names}): {which(cards)}")
     return same[0]
 
 
