@@ -270,26 +270,70 @@ async def metrics(url: str) -> dict[str, float]:
     return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
 
 
+@contextmanager
+def memory_of(there: Server, every: float = 5.0) -> Iterator[list[float]]:
+    """The server's memory in the course of the block, in MiB."""
+    seen, over = [there.memory], threading.Event()
+
+    def look() -> None:
+        while not over.wait(every):
+            seen.append(there.memory)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+        seen.append(there.memory)
+
+
 def soak(args: argparse.Namespace) -> None:
     """Faults by chance; the books must balance."""
     with server("--queue", str(args.requests)) as there:
-        before = there.memory
         begun = time.perf_counter()
-        did, got = asyncio.run(soaked(there.url, args))
+        with memory_of(there) as memory:
+            did, got = asyncio.run(soaked(there.url, args))
+            while (now := asyncio.run(metrics(there.url)))["tts_search_in_flight"] or now["tts_search_queue"]:
+                time.sleep(0.1)
         seconds = time.perf_counter() - begun
-        while (now := asyncio.run(metrics(there.url)))["tts_search_in_flight"] or now["tts_search_queue"]:
-            time.sleep(0.1)
-        print(
-            f"{args.requests} requests in {seconds:.0f} s, seed {args.seed}; "
-            f"server {before:,.0f} -> {there.memory:,.0f} MiB"
-        )
-        for kind, count in sorted(got.items()):
-            print(f"  {count:5} {kind}")
-        answered = sum(value for name, value in now.items() if name.startswith("tts_search_requests_total"))
-        searches = {n: v for n, v in now.items() if n.startswith("tts_search_searches_total")}
-        print(f"accounted for: {sum(got.values())} of {sum(did.values())} by clients")
-        print(f"server: {answered:.0f} requests, {now['tts_search_clients_left_total']:.0f} left, searches {searches}")
-        print(f"in flight {now['tts_search_in_flight']:.0f}, queue {now['tts_search_queue']:.0f}")
+    parts = [memory[len(memory) * tenth // 10] for tenth in range(10)]
+    print(f"{args.requests} requests in {seconds:.0f} s, seed {args.seed}")
+    print(f"server, MiB, by tenths of the time: {', '.join(f'{part:.0f}' for part in [*parts, memory[-1]])}")
+    for kind, count in sorted(got.items()):
+        print(f"  {count:5} {kind}")
+    print(f"accounted for: {sum(got.values())} of {sum(did.values())} by clients")
+    balance(got, now)
+
+
+def balance(got: Counter[str], now: dict[str, float]) -> None:
+    """The clients' books against the server's.
+
+    Raises:
+        SystemExit: somebody is in one of them alone.
+    """
+
+    def told(name: str, **labels: str) -> int:
+        wanted = [f'{label}="{value}"' for label, value in labels.items()]
+        return round(sum(v for n, v in now.items() if n.split("{")[0] == name and all(w in n for w in wanted)))
+
+    searches = "tts_search_searches_total"
+    joined, cancelled = told("tts_search_retries_joined_total"), told(searches, stop_reason="cancelled")
+    completed, failed = told(searches, stop_reason="completed"), told(searches, stop_reason="error")
+    answers = sum(n * (what.count("200") + what.count("answered")) for what, n in got.items())
+    refused = sum(n * what.count("400") for what, n in got.items())
+    left = sum(n for what, n in got.items() if what.endswith(": left"))
+    noticed = told("tts_search_clients_left_total")
+    late = completed + joined - answers  # answers that nobody waited for any more
+    print(f"answers: {answers} at clients; {completed} searches at the server, {joined} joined one, {late} came late")
+    print(f"refused: {refused} at clients; {told('tts_search_requests_total', status='400')} at the server")
+    print(f"left: {left} clients; {noticed} noticed, {cancelled} searches cancelled; {failed} failed")
+    print(f"{left - noticed - late} left before their request had come")
+    print(f"in flight {now['tts_search_in_flight']:.0f}, queue {now['tts_search_queue']:.0f}")
+    balanced = refused == told("tts_search_requests_total", status="400") and 0 <= late <= left - noticed
+    if failed or not balanced or cancelled > noticed:
+        raise SystemExit("the books do not balance")
 
 
 @dataclass
@@ -313,7 +357,7 @@ def leave(args: argparse.Namespace) -> None:
     """Clients leave in the middle of endless searches."""
     from tts_search.serving.app import create_app, served_by
     from tts_search.serving.limits import Limits
-    from tts_search.serving.listening import DrainingServer, bind, config_of
+    from tts_search.serving.server_process import DrainingServer, bind, config_of
 
     engine = Counting()
     question = held_out(1, seed=0)[0].question

@@ -17,7 +17,7 @@ from tts_search import Completion, Request, Searcher
 from tts_search.serving.app import create_app, served_by
 from tts_search.serving.keys import Keys
 from tts_search.serving.limits import Limits
-from tts_search.serving.listening import DrainingServer, bind, config_of
+from tts_search.serving.server_process import DrainingServer, bind, config_of
 from tts_search.serving.service import Service
 from tts_search.testing import FakeGenerator, FakeScorer
 

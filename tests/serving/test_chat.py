@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator
 from typing import Any
 
@@ -244,8 +245,14 @@ def test_parts_roles_and_a_history_as_clients_send_it_back(server: Running) -> N
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages[0].content"),
         ({"messages": [{"role": "tool", "content": "5"}]}, "messages[0].role"),
         ({"messages": []}, "messages"),
-        ({"messages": [{"role": "assistant", "content": "5"}]}, None),
-        ({"messages": [{"role": "user", "content": " "}]}, None),
+        ({"messages": [{"role": "assistant", "content": "5"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": " "}]}, "messages"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "b": 1}]}]}, "messages[0].content"),
+        ({"metadata": {"a": [[[1]]]}}, "metadata.a"),
+        ({"store": True}, "store"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"stream": False, "stream_options": {}}, "stream_options"),
         ({"best_of": 3}, "best_of"),
         ({"search": {"stragety": "beam"}}, "search.stragety"),
         ({"search": {"strategy": "beam", "effort": "low"}}, "search"),
@@ -269,10 +276,10 @@ def test_parts_roles_and_a_history_as_clients_send_it_back(server: Running) -> N
         ({"stop": [1]}, "stop"),
         ({"stop": ["a"] * 50}, "stop"),
         ({"max_tokens": 0}, "max_tokens"),
-        ({"max_tokens": 5, "max_completion_tokens": 6}, None),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_completion_tokens"),
         ({"stream": "yes"}, "stream"),
         ({"reasoning_effort": "huge"}, "reasoning_effort"),
-        ({"messages": [{"role": "user", "content": "x" * 200_000}]}, None),
+        ({"messages": [{"role": "user", "content": "x" * 200_000}]}, "messages"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_its_name(
@@ -317,6 +324,9 @@ def test_an_unknown_model_is_not_found(server: Running, name: str) -> None:
         (b'{"seed": 1' + b"0" * 5000 + b"}", "application/json", 400),
         (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "application/json", 400),
         (b'{"\\ud800": 1, "messages": [{"role": "user", "content": "a"}]}', "application/json", 400),
+        (b'{"a": ' + b"[" * 900 + b"]" * 900 + b"}", "application/json", 400),
+        (b'{"a": "\\ud800"}', "application/json", 400),
+        ('{"messages": []}'.encode("utf-16"), "application/json", 400),
         (b'{"messages": [{"role": "user", "content": "Why?"}]}', "text/plain", 400),
         (b'{"messages": "' + b"x" * 10_000_000 + b'"}', "application/json", 413),
     ],
@@ -326,6 +336,43 @@ def test_a_body_that_is_none_is_refused(server: Running, content: bytes, kind: s
     reply = server.http.post(path, content=content, headers={"content-type": kind})
     assert reply.status_code == status, reply.text
     assert reply.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses"])
+def test_what_is_said_twice_is_refused_and_not_chosen_from(server: Running, path: str) -> None:
+    for content in (b'{"seed": 1, "input": "a", "seed": 2}', b'{"search": {"budget": 5, "seed": 3, "seed": 3}}'):
+        reply = server.http.post(path, content=content, headers={"content-type": "application/json"})
+        assert (reply.status_code, reply.json()["error"]["param"]) == (400, "seed")
+
+
+def test_a_body_is_read_without_a_kind_and_behind_a_mark_of_utf_8_but_not_unpacked(server: Running) -> None:
+    content = b'\xef\xbb\xbf{"messages": [{"role": "user", "content": "Why?"}]}'
+    for kind in ("application/json; charset=utf-8", "application/vnd.api+json"):
+        reply = server.http.post("/v1/chat/completions", content=content, headers={"content-type": kind})
+        assert reply.status_code == 200, reply.text
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    reply = server.http.post("/v1/chat/completions", content=gzip.compress(content), headers=headers)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (415, "invalid_encoding")
+
+
+def test_names_are_not_shown_to_the_model_and_the_reply_says_so(server: Running) -> None:
+    messages = [{"role": "user", "content": "Why?", "name": "bo"}]
+    (warning,) = server.http.post("/v1/chat/completions", json={"messages": messages}).json()["search"]["warnings"]
+    assert "names" in warning
+
+
+def test_a_repeated_search_has_a_budget_as_any_that_has_no_end() -> None:
+    with serving(served={"budget": None}) as running:
+        search = running.chat(search={"effort": "low", "repeat": True, "seconds": 0.2}).json()["search"]
+        assert search["budget"] == 32_768
+
+
+def test_all_given_answers_count_as_shown() -> None:
+    with serving(Paced()) as running:
+        body = running.chat(n=3, seed=2, reasoning_effort="low").json()
+        shown = sum(len(choice["message"]["content"]) for choice in body["choices"])
+        hidden = body["usage"]["completion_tokens_details"]["reasoning_tokens"]
+        assert body["usage"]["completion_tokens"] - hidden >= shown
 
 
 def test_a_long_body_without_a_length_is_refused_as_it_comes(server: Running) -> None:
@@ -343,7 +390,12 @@ def test_models_lists_every_name_and_paths_that_are_none_are_errors_of_the_same_
     for path, status in (("/v1/models/x", 404), ("/v1/nothing", 404), ("/v1/searches/srch_none", 404)):
         reply = server.http.get(path)
         assert (reply.status_code, set(reply.json()["error"])) == (status, {"message", "type", "param", "code"})
-    assert server.http.get("/v1/chat/completions").status_code == 405
+    wrong = server.http.get("/v1/chat/completions")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+    assert server.http.get("/v1/models/", follow_redirects=False).status_code == 404
+    assert server.http.post("/v1/chat/completions/", json={}).status_code == 404
+    for path in ("/", "/health", "/ready"):
+        assert server.http.head(path).status_code == 200
 
 
 def test_what_needs_scores_is_not_offered_without(plain: Running) -> None:

@@ -19,10 +19,10 @@ from tts_search.errors import (
 )
 from tts_search.selection.votes import up_to
 from tts_search.serving.admission import Admission, Ticket
-from tts_search.serving.given import Cut
 from tts_search.serving.keys import Key
 from tts_search.serving.limits import Limits
 from tts_search.serving.refusals import RefusedError, refusal_of
+from tts_search.serving.reply_content import Cut
 from tts_search.serving.sse_out import body, data
 
 

@@ -43,6 +43,17 @@ def test_pro_is_the_servers_strongest(server: Running) -> None:
     assert ask(server, model="fake:high", reasoning={"mode": "pro"})["search"]["strategy"] == "BestOfN(n=32)"
 
 
+def test_what_is_accepted_without_effect_is_a_warning(server: Running) -> None:
+    body = ask(server, reasoning={"mode": "pro", "effort": "low", "summary": "auto"})
+    assert body["reasoning"] == {"mode": "pro", "effort": "low", "summary": None}
+    assert [warning.split(":")[0] for warning in body["search"]["warnings"]] == [
+        "reasoning.summary",
+        "reasoning.effort",
+    ]
+    (warning,) = ask(server, include=["reasoning.encrypted_content"])["search"]["warnings"]
+    assert warning.startswith("include")
+
+
 @pytest.mark.parametrize("selector", [None, "majority"])
 def test_a_stream_is_numbered_and_adds_up(server: Running, selector: str | None) -> None:
     events = ask(server, seed=4, stream=True, search={"selector": selector})
@@ -107,6 +118,9 @@ def test_a_failure_in_the_middle_is_an_event() -> None:
         ({"reasoning": {"effort": "huge"}}, "reasoning.effort"),
         ({"reasoning": {"mode": "amateur"}}, "reasoning.mode"),
         ({"n": 2}, "n"),
+        ({"store": True}, "store"),
+        ({"input": ""}, "input"),
+        ({"stream_options": {"include_obfuscation": False}}, "stream_options"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_its_name(server: Running, fields: dict[str, Any], param: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from pathlib import Path
@@ -15,8 +16,8 @@ from tests.serving.servers import Paced, lines, serving
 from tts_search.errors import InvalidInputError
 from tts_search.serving.keys import Key, Keys
 from tts_search.serving.limits import Limits
-from tts_search.serving.listening import check_public
 from tts_search.serving.refusals import RefusedError
+from tts_search.serving.server_process import check_public
 from tts_search.testing import FakeGenerator
 
 ALICE, BOB = "a" * 20, "b" * 20
@@ -200,6 +201,8 @@ def test_keys_are_asked_for_and_searches_are_for_the_key_that_asked(tmp_path: Pa
             reply = running.http.post("/v1/chat/completions", json=QUESTION, headers=raw)
             assert reply.status_code == 401
             assert reply.json()["error"]["code"] == "invalid_api_key"
+        for content in (b"{", b"x" * 5000, b'{"messages": 5}'):  # nothing is read for who has no key
+            assert running.http.post("/v1/chat/completions", content=content).status_code == 401
         for path in ("/v1/models", "/metrics", "/v1/searches/x"):
             assert running.http.get(path).status_code == 401
         for path in ("/health", "/ready", "/version"):
@@ -280,6 +283,9 @@ def test_a_page_elsewhere_cannot_reach_a_server_on_its_readers_machine() -> None
         named = running.http.get("/v1/models", headers={"host": "evil.example:80"})
         assert (named.status_code, named.json()["error"]["code"]) == (403, "unknown_host")
         assert running.http.get("/v1/models", headers={"host": "localhost:1"}).status_code == 200
+        with socket.create_connection(("127.0.0.1", int(running.url.rpartition(":")[2]))) as old:
+            old.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+            assert old.recv(100).startswith(b"HTTP/1.1 200")
         reply = running.http.get("/v1/models", headers={"origin": "https://evil.example"})
         assert "access-control-allow-origin" not in reply.headers
     with serving(hosts=("box.local",), origins=("https://ui.example",)) as running:
@@ -435,11 +441,12 @@ def test_of_what_is_over_the_latest_are_kept() -> None:
 
 
 def test_metrics_and_the_log_tell_what_matters(caplog: pytest.LogCaptureFixture) -> None:
-    with serving(log_prompts=False) as running, caplog.at_level("INFO", "tts_search.serving.gate"):
+    with serving(log_prompts=False) as running, caplog.at_level("INFO", "tts_search.serving.middleware"):
         spent = running.chat("a secret question").json()["usage"]["completion_tokens"]
+        seen = 'tts_search_requests_total{path="/v1/chat/completions",status="200"} 1.0'
+        running.wait(lambda: seen in running.http.get("/metrics").text)  # a request is counted behind its reply
         page = running.http.get("/metrics").text
         assert f'tts_search_sampled_tokens_total{{strategy="BestOfN"}} {float(spent)}' in page
-        assert 'tts_search_requests_total{path="/v1/chat/completions",status="200"} 1.0' in page
         assert 'tts_search_searches_total{stop_reason="completed",strategy="BestOfN"} 1.0' in page
         for name in ("queue", "in_flight", "first_token_seconds_bucket", "search_seconds_sum", "engine_up"):
             assert f"tts_search_{name}" in page
@@ -448,6 +455,6 @@ def test_metrics_and_the_log_tell_what_matters(caplog: pytest.LogCaptureFixture)
         assert line["sampled_tokens"] == spent
         assert (line["path"], line["status"], line["key"]) == ("/v1/chat/completions", 200, "anybody")
         assert "secret question" not in caplog.text
-    with serving(log_prompts=True) as running, caplog.at_level("INFO", "tts_search.serving.gate"):
+    with serving(log_prompts=True) as running, caplog.at_level("INFO", "tts_search.serving.middleware"):
         running.chat("a public question")
         running.wait(lambda: "a public question" in caplog.text)

@@ -36,6 +36,10 @@ def main(policy: str, out: str) -> None:
     sums = {name: float(value.double().sum()) for name, value in run.model.named_parameters()}
     report = {"sums": sums, "log": run.state.log_history, "processes": run.accelerator.num_processes}
     (Path(out) / f"rank{run.accelerator.process_index}.json").write_text(json.dumps(report))
+    # Threads of the group still hold tensors as it ends, and get the interpreter's lock when it is given, not sooner.
+    sys.setswitchinterval(5)
+    for _ in range(20):
+        torch.distributed.all_gather([torch.zeros(1) for _ in range(2)], torch.ones(1))
     run.end()
 
 

@@ -123,14 +123,14 @@ def serve(
     with outcomes(debug):
         try:
             from tts_search.serving.app import create_app, served_by
-            from tts_search.serving.listening import bind, check_public, log_to_stderr, run
+            from tts_search.serving.server_process import bind, check_public, log_to_stderr, run
         except ImportError as error:
             raise MissingDependencyError(
                 f"the server needs what the extra installs ({error}): pip install 'tts-search[serve]'"
             ) from error
         from tts_search.serving.keys import Keys
         from tts_search.serving.limits import Limits
-        from tts_search.serving.wanted import check_settings
+        from tts_search.serving.search_options import check_settings
 
         known = Keys.read(keys, os.environ)
         check_public(host, known)

@@ -49,6 +49,30 @@ Sample = Callable[[Sequence[int], int, int], Coroutine[Any, Any, Run]]
 """One engine request: continue a prefix, with a seed, by at most so many tokens."""
 
 
+async def for_all_seeds(
+    request: Request, complete: Callable[[int], Coroutine[Any, Any, Completion]]
+) -> Sequence[Completion]:
+    """What `complete` gives for the place of each seed, all at once, in their order; each is told of when it is there.
+
+    Cancelling the call, or a failure, cancels every one of them.
+    """
+
+    async def told(place: int) -> Completion:
+        completion = await complete(place)
+        if request.on_completion is not None:
+            request.on_completion(place, completion)
+        return completion
+
+    calls = [asyncio.ensure_future(told(place)) for place in range(len(request.seeds))]
+    try:
+        return await asyncio.gather(*calls)
+    finally:
+        # Only if one failed, or we were cancelled, are others still at work: nobody will want their results.
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Completing:
     """How a model's completions are asked for.
@@ -83,20 +107,7 @@ class Completing:
 
     async def all(self, request: Request, sample: Sample) -> Sequence[Completion]:
         """One completion per seed, in their order. Cancelling the call, or a failure, cancels every engine request."""
-        calls = [asyncio.ensure_future(self._told(request, place, sample)) for place in range(len(request.seeds))]
-        try:
-            return await asyncio.gather(*calls)
-        finally:
-            # Only if one failed, or we were cancelled, are others still at work: nobody will want their results.
-            for call in calls:
-                call.cancel()
-            await asyncio.gather(*calls, return_exceptions=True)
-
-    async def _told(self, request: Request, place: int, sample: Sample) -> Completion:
-        completion = await self._one(request, request.seeds[place], sample)
-        if request.on_completion is not None:
-            request.on_completion(place, completion)
-        return completion
+        return await for_all_seeds(request, lambda place: self._one(request, request.seeds[place], sample))
 
     async def _one(self, request: Request, seed: int, sample: Sample) -> Completion:
         """One completion of at most `max_tokens` sampled tokens, with the head's readout applied."""

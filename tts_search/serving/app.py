@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from typing import Annotated, Any, Literal
 
@@ -20,20 +20,21 @@ from tts_search.errors import SearchCancelledError, TTSError
 from tts_search.export import to_html, to_json
 from tts_search.serving import completions, responses
 from tts_search.serving.chat_fields import ChatRequest
-from tts_search.serving.gate import Gate
+from tts_search.serving.keep_alive import Live, LiveBody, LiveStream
 from tts_search.serving.keys import Keys
 from tts_search.serving.limits import Limits
-from tts_search.serving.live import Live, LiveBody, LiveStream
+from tts_search.serving.middleware import Gate
 from tts_search.serving.page import add_page
 from tts_search.serving.refusals import RefusedError, refusal_of, refusal_of_fields
+from tts_search.serving.request_body import StrictRoute
 from tts_search.serving.responses_fields import ResponsesRequest
+from tts_search.serving.search_events import watch
+from tts_search.serving.search_options import Served
 from tts_search.serving.searches import Search
 from tts_search.serving.service import Service
 from tts_search.serving.sse_out import body as json_bytes
 from tts_search.serving.supervisor import Supervisor
 from tts_search.serving.telemetry import CONTENT_TYPE
-from tts_search.serving.wanted import Served
-from tts_search.serving.watching import watch
 
 
 def served_by(searcher: Searcher, name: str, *, limits: Limits | None = None, **settings: Any) -> Served:
@@ -76,6 +77,8 @@ def create_app(
         await supervisor.close()
 
     app = FastAPI(title="tts-search", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.router.redirect_slashes = False  # behind a proxy a redirect would lead to http, and keys with it
+    app.router.route_class = StrictRoute
     app.state.service = service
     if origins:
         app.add_middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["*"], allow_headers=["*"])
@@ -94,7 +97,7 @@ def _asking(app: FastAPI, service: Service) -> None:
     @app.post("/v1/chat/completions")
     async def chat_completions(request: Request, asked: Annotated[ChatRequest, Body()]) -> Response:
         key = service.who(request)
-        search = await service.begin(request, key, asked.ask(), asked.model_dump(mode="json"))
+        search = await service.begin(request, key, asked.ask())
         if asked.stream:
             options = asked.stream_options
             return _stream(
@@ -105,7 +108,7 @@ def _asking(app: FastAPI, service: Service) -> None:
     @app.post("/v1/responses")
     async def create_response(request: Request, asked: Annotated[ResponsesRequest, Body()]) -> Response:
         key = service.who(request)
-        search = await service.begin(request, key, asked.ask(), asked.model_dump(mode="json"))
+        search = await service.begin(request, key, asked.ask())
         if asked.stream:
             return _stream(service, search, responses.events(search, asked))
         return _whole(service, search, lambda: responses.response(search, asked))
@@ -150,10 +153,12 @@ def _looking(app: FastAPI, service: Service) -> None:
 def _operating(app: FastAPI, service: Service) -> None:
     supervisor = service.supervisor
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> Response:
         return _json({"status": supervisor.state}, 503 if supervisor.state in ("restarting", "dead") else 200)
 
+    @app.head("/ready", include_in_schema=False)
     @app.get("/ready")
     async def ready() -> Response:
         able = supervisor.state == "ready" and not service.draining
@@ -185,11 +190,11 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(_: Request, error: HTTPException) -> Response:
-        return _refusal(RefusedError(error.status_code, str(error.detail)))
+        return _refusal(RefusedError(error.status_code, str(error.detail)), error.headers or {})
 
     @app.exception_handler(Exception)
     async def unforeseen(_: Request, error: Exception) -> Response:
-        return _refusal(refusal_of(error))
+        return _refusal(refusal_of(error), {"connection": "close"})  # the server does so, after it has logged the error
 
 
 def _stream(service: Service, search: Search, parts: AsyncIterator[bytes]) -> Live:
@@ -228,8 +233,9 @@ def _json(value: Any, status: int = 200) -> Response:
     return Response(json_bytes(value), status, media_type="application/json")
 
 
-def _refusal(refusal: RefusedError) -> Response:
-    return Response(json_bytes(refusal.body), refusal.status, refusal.headers, media_type="application/json")
+def _refusal(refusal: RefusedError, headers: Mapping[str, str] = {}) -> Response:
+    headers = {**headers, **refusal.headers}
+    return Response(json_bytes(refusal.body), refusal.status, headers, media_type="application/json")
 
 
 def _count(service: Service, path: str, status: int, left: bool) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from tts_search.serving.fields import (
+    NO_LENGTHS,
+    NO_LOGPROBS,
+    PLAIN_TEXT,
     Ask,
     Effort,
-    Metadata,
-    SamplingFields,
+    RequestFields,
     SearchFields,
-    Seed,
     Stops,
     Strict,
     Tokens,
@@ -20,8 +21,7 @@ from tts_search.serving.fields import (
     neutral,
 )
 
-NO_TOOLS = "this model calls no tools"
-NO_TEXT_BUT_PLAIN = "answers are plain text"
+NAMES_UNREAD = "messages: their names are not shown to the model, which knows roles alone"
 
 
 class StreamOptions(Strict):
@@ -31,40 +31,25 @@ class StreamOptions(Strict):
     include_obfuscation: Annotated[Any, neutral(False, why="streams are not padded here")] = None
 
 
-class ChatRequest(SamplingFields):
+class ChatRequest(RequestFields):
     """Every field of OpenAI's is here: honoured, without a meaning for a search, or refused by its name."""
 
     messages: list[Turn] = Field(min_length=1)
-    model: str | None = Field(default=None, max_length=500)
-    search: SearchFields | None = None
     reasoning_effort: Effort | None = None
-    seed: Seed | None = None
     max_tokens: Tokens | None = None
     max_completion_tokens: Tokens | None = None
     stop: Stops = Field(default=[])
     n: Annotated[int, Field(ge=1, le=128)] | None = None
-    stream: bool | None = None
     stream_options: StreamOptions | None = None
 
     # Accepted: they say nothing about an answer.
-    user: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    prompt_cache_retention: str | None = None
     session_id: str | None = None
-    metadata: Metadata = None
-    service_tier: Literal["auto", "default"] | None = None
-    store: Annotated[Any, neutral(False, why="nothing is stored")] = None
 
     # Refused, unless they say what is so anyway.
-    tools: Annotated[Any, neutral([], why=NO_TOOLS)] = None
-    tool_choice: Annotated[Any, neutral("none", "auto", why=NO_TOOLS)] = None
-    parallel_tool_calls: Annotated[Any, neutral(True, False, why=NO_TOOLS)] = None
     functions: Annotated[Any, neutral([], why="this model calls no functions")] = None
     function_call: Annotated[Any, neutral("none", "auto", why="this model calls no functions")] = None
-    response_format: Annotated[Any, neutral({"type": "text"}, why=NO_TEXT_BUT_PLAIN)] = None
-    logprobs: Annotated[Any, neutral(False, why="a search has no log-probabilities of one text to give")] = None
-    top_logprobs: Annotated[Any, neutral(0, why="a search has no log-probabilities of one text to give")] = None
+    response_format: Annotated[Any, neutral({"type": "text"}, why=PLAIN_TEXT)] = None
+    logprobs: Annotated[Any, neutral(False, why=NO_LOGPROBS)] = None
     logit_bias: Annotated[Any, neutral({}, why="tokens are not weighed here")] = None
     frequency_penalty: Annotated[Any, neutral(0, 0.0, why="this engine has repetition_penalty instead")] = None
     presence_penalty: Annotated[Any, neutral(0, 0.0, why="this engine has repetition_penalty instead")] = None
@@ -72,18 +57,20 @@ class ChatRequest(SamplingFields):
     audio: Annotated[Any, neutral(why="answers are text alone")] = None
     prediction: Annotated[Any, neutral(why="nothing is predicted here")] = None
     web_search_options: Annotated[Any, neutral(why="nothing is looked up on the web")] = None
-    verbosity: Annotated[Any, neutral("medium", why="a model's answers are as long as they are")] = None
+    verbosity: Annotated[Any, neutral("medium", why=NO_LENGTHS)] = None
 
-    @model_validator(mode="after")
-    def _fit(self) -> Any:
-        if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
-            raise ValueError("max_tokens and max_completion_tokens mean the same here and differ: send one of them")
-        return self
+    @field_validator("max_completion_tokens")
+    @classmethod
+    def _said_once(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("max_tokens") not in (None, value):
+            raise ValueError("max_tokens means the same here, and says something else: send one of them")
+        return value
 
     def ask(self) -> Ask:
         """What it comes to."""
         return Ask(
             messages=[turn.plain() for turn in self.messages],
+            field="messages",
             model=self.model,
             search=self.search or SearchFields(),
             effort=self.reasoning_effort,
@@ -92,4 +79,5 @@ class ChatRequest(SamplingFields):
             answer_tokens=self.max_completion_tokens or self.max_tokens,
             stop=tuple(self.stop),
             n=self.n or 1,
+            warnings=(NAMES_UNREAD,) if any(turn.name for turn in self.messages) else (),
         )

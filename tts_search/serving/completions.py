@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tts_search.serving.given import Account, Answer, account, answers, extension, remarks
 from tts_search.serving.refusals import refusal_of
+from tts_search.serving.reply_content import Account, Answer, account, answers, extension, remarks
 from tts_search.serving.searches import Search
 from tts_search.serving.sse_out import DONE, data
-from tts_search.serving.telling import Told, tell
+from tts_search.serving.streaming import Told, tell
 
 
 def completion(search: Search) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def completion(search: Search) -> dict[str, Any]:
     return {
         **_head(search, "chat.completion"),
         "choices": [_choice(index, answer) for index, answer in enumerate(given)],
-        "usage": usage(account(result)),
+        "usage": usage(account(result, given)),
         "search": extension(search.id, result, warnings),
     }
 
@@ -47,7 +47,7 @@ async def chunks(search: Search, include_usage: bool | None) -> AsyncIterator[by
     for index, answer in enumerate(given[1:], start=1):
         fields = {"role": "assistant", **_reasoning(answer.thinking), "content": answer.text}
         yield _chunk(search, fields, index=index, finish=answer.finish)
-    spent = usage(account(result))
+    spent = usage(account(result, given))
     warnings = [*search.plan.warnings, *remarks(search.plan.ask, given)]
     last: dict[str, Any] = {"search": extension(search.id, result, warnings)}
     if include_usage is None:

@@ -6,10 +6,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as attribute
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 from tts_search.scorers.aggregate import AGGREGATIONS
 from tts_search.selection.selectors import SELECTORS
@@ -17,7 +27,12 @@ from tts_search.selection.votes import EXTRACTS
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 MAX_STOPS, MAX_STOP_LENGTH = 16, 1000
+NO_TOOLS = "this model calls no tools"
+NO_LOGPROBS = "a search has no log-probabilities of one text to give"
+PLAIN_TEXT = "answers are plain text"
+NO_LENGTHS = "a model's answers are as long as they are"
 _PARTS = ("text", "input_text", "output_text")
+_OF_PART = ("type", "text", "annotations", "logprobs", "cache_control")  # of earlier answers, of costs
 
 
 class Strict(BaseModel):
@@ -49,7 +64,7 @@ def one_of(names: Mapping[str, object]) -> AfterValidator:
 
 
 def text_of(content: Any) -> Any:
-    """A message's content as one text: a text, or parts that are texts."""
+    """A message's content as one text: a text, or parts that are texts. What else a part says is no part of it."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -61,6 +76,8 @@ def text_of(content: Any) -> Any:
             raise ValueError(f"a part of type {str(kind)[:40]!r} cannot be read: this model reads text alone")
         if not isinstance(part.get("text"), str):
             raise ValueError("a text part must have its text")
+        if unknown := [name for name in part if name not in _OF_PART]:
+            raise ValueError(f"a text part has no field {unknown[0][:100]!r}: nothing that is sent is ignored")
         texts.append(part["text"])
     return "".join(texts)
 
@@ -99,7 +116,7 @@ Stops = Annotated[
 ]
 Tokens = Annotated[int, Field(ge=1, le=1 << 31)]
 Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
-Metadata = Annotated[dict[str, Any] | None, Field(description="Accepted; nothing is done with it.")]
+Metadata = Annotated[dict[str, str] | None, Field(description="Accepted; nothing is done with it.")]
 
 
 class Turn(Strict):
@@ -113,7 +130,7 @@ class Turn(Strict):
     refusal: Annotated[Any, neutral(why="refusals are no part of a history here")] = None
     annotations: Annotated[Any, neutral([], why="annotations are no part of a history here")] = None
     audio: Annotated[Any, neutral(why="this model reads text alone")] = None
-    tool_calls: Annotated[Any, neutral([], why="this model calls no tools")] = None
+    tool_calls: Annotated[Any, neutral([], why=NO_TOOLS)] = None
     function_call: Annotated[Any, neutral(why="this model calls no functions")] = None
 
     def plain(self) -> dict[str, str]:
@@ -154,17 +171,53 @@ class SamplingFields(Strict):
         return said
 
 
+class RequestFields(SamplingFields):
+    """What requests of both APIs may say."""
+
+    model: str | None = Field(default=None, max_length=500)
+    search: SearchFields | None = None
+    seed: Seed | None = None
+    stream: bool | None = None
+
+    # Accepted: they say nothing about an answer.
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    metadata: Metadata = None
+    service_tier: Literal["auto", "default"] | None = None
+
+    # Refused, unless they say what is so anyway.
+    store: Annotated[Any, neutral(False, why="nothing is stored")] = None
+    tools: Annotated[Any, neutral([], why=NO_TOOLS)] = None
+    tool_choice: Annotated[Any, neutral("none", "auto", why=NO_TOOLS)] = None
+    parallel_tool_calls: Annotated[Any, neutral(True, False, why=NO_TOOLS)] = None
+    top_logprobs: Annotated[Any, neutral(0, why=NO_LOGPROBS)] = None
+
+    @field_validator("stream_options", check_fields=False)
+    @classmethod
+    def _of_a_stream(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and not info.data.get("stream"):
+            raise ValueError("only a stream has options: send `stream` with them, or leave them out")
+        return value
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """One request, whichever API it came by: what is asked, and how much the asker said about the search."""
+    """One request, whichever API it came by: what is asked, and how much the asker said about the search.
+
+    `field` is the one that `messages` came in, `warnings` what was said and has no effect.
+    """
 
     messages: list[dict[str, str]]
+    field: str
     model: str | None
     search: SearchFields
     effort: Effort | None
     strongest: bool = False
-    sampling: dict[str, float] = field(default_factory=dict)
+    sampling: dict[str, float] = attribute(default_factory=dict)
     seed: int | None = None
     answer_tokens: int | None = None
     stop: tuple[str, ...] = ()
     n: int = 1
+    warnings: tuple[str, ...] = ()

@@ -55,12 +55,14 @@ def unavailable(what: str, retry_after: float = 5.0) -> RefusedError:
     return RefusedError(503, what, code="engine_unavailable", retry_after=retry_after)
 
 
-def refusal_of(error: BaseException) -> RefusedError:
-    """What a client is told of an error."""
+def refusal_of(error: BaseException, question: str | None = None) -> RefusedError:
+    """What a client is told of an error; `question` is the field that the question came in."""
     if isinstance(error, RefusedError):
         return error
     if isinstance(error, InvalidInputError):
-        return RefusedError(400, str(error), param=_param(str(error)), code="invalid_value")
+        of_question = str(error).startswith(("the question", "the last message", "chat messages"))
+        param = question if of_question else _param(str(error))
+        return RefusedError(400, str(error), param=param, code="invalid_value")
     if isinstance(error, StrategyError):
         return RefusedError(400, str(error), param="search", code="strategy_failed")
     if isinstance(error, SearchCancelledError):
@@ -86,7 +88,7 @@ def refusal_of_fields(errors: Sequence[Mapping[str, Any]]) -> RefusedError:
     message = str(first.get("msg", "cannot be used")).removeprefix("Value error, ")
     if first.get("type") == "extra_forbidden":
         message = "there is no such field here: nothing that is sent is ignored"
-    if first.get("type") == "missing" and not place:
+    if not place and first.get("type") in ("missing", "model_type", "model_attributes_type"):
         message = "a JSON object is due, sent with content-type application/json"
     return RefusedError(400, f"{name}: {message}" if name else message, param=name or None, code="invalid_value")
 

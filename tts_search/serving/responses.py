@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from tts_search.serving.given import account, answers, extension
 from tts_search.serving.refusals import refusal_of
+from tts_search.serving.reply_content import account, answers, extension
 from tts_search.serving.responses_fields import ResponsesRequest
 from tts_search.serving.searches import Search
 from tts_search.serving.sse_out import data
-from tts_search.serving.telling import tell
+from tts_search.serving.streaming import tell
 
 
 def response(search: Search, asked: ResponsesRequest) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def response(search: Search, asked: ResponsesRequest) -> dict[str, Any]:
     result = search.result
     assert result is not None
     answer = answers(result, search.plan.ask)[0]
-    spent = account(result)
+    spent = account(result, [answer])
     output = [_reasoning(search, answer.thinking)] if answer.thinking else []
     output.append(_message(search, answer.text, "completed" if answer.finish == "stop" else "incomplete"))
     return {
@@ -111,7 +111,11 @@ def _head(search: Search, asked: ResponsesRequest, status: str) -> dict[str, Any
         "output": [],
         "parallel_tool_calls": False,
         "previous_response_id": None,
-        "reasoning": {"effort": reasoning.effort if reasoning else None, "summary": None},
+        "reasoning": {
+            "effort": reasoning.effort if reasoning else None,
+            "mode": (reasoning.mode if reasoning else None) or "standard",
+            "summary": None,
+        },
         "service_tier": "default",
         "store": False,
         "temperature": asked.temperature,

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from tts_search.serving.fields import (
+    NO_LENGTHS,
+    NO_TOOLS,
+    PLAIN_TEXT,
     Ask,
     Content,
     Effort,
-    Metadata,
-    SamplingFields,
+    RequestFields,
     SearchFields,
-    Seed,
     Strict,
     Tokens,
     neutral,
     text_of,
 )
 
-NO_TOOLS = "this model calls no tools"
 NOT_KEPT = "responses are not stored here: send the whole conversation as `input`"
 
 
@@ -36,8 +37,8 @@ class Reasoning(Strict):
 class TextFormat(Strict):
     """Plain text is all there is."""
 
-    format: Annotated[Any, neutral({"type": "text"}, why="answers are plain text")] = None
-    verbosity: Annotated[Any, neutral("medium", why="a model's answers are as long as they are")] = None
+    format: Annotated[Any, neutral({"type": "text"}, why=PLAIN_TEXT)] = None
+    verbosity: Annotated[Any, neutral("medium", why=NO_LENGTHS)] = None
 
 
 class Item(Strict):
@@ -51,26 +52,15 @@ class Item(Strict):
     phase: str | None = None
 
 
-class ResponsesRequest(SamplingFields):
+class ResponsesRequest(RequestFields):
     """Every field of OpenAI's is here: honoured, without a meaning for a search, or refused by its name."""
 
     input: list[Item] = Field(min_length=1, description="A text, or messages; reasoning items are left out.")
-    model: str | None = Field(default=None, max_length=500)
     instructions: str | None = None
-    search: SearchFields | None = None
     reasoning: Reasoning | None = None
-    seed: Seed | None = None
     max_output_tokens: Tokens | None = None
-    stream: bool | None = None
 
     # Accepted: they say nothing about an answer.
-    user: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
-    prompt_cache_retention: str | None = None
-    metadata: Metadata = None
-    service_tier: Literal["auto", "default"] | None = None
-    store: bool | None = Field(default=None, description="Accepted; nothing is stored.")
     truncation: Annotated[Any, neutral("disabled", why="conversations are not cut here")] = None
     include: Annotated[Any, neutral([], ["reasoning.encrypted_content"], why="there is nothing more to include")] = None
     stream_options: Annotated[Any, neutral({}, {"include_obfuscation": False}, why="streams are not padded here")] = (
@@ -79,11 +69,7 @@ class ResponsesRequest(SamplingFields):
 
     # Refused, unless they say what is so anyway.
     text: TextFormat | None = None
-    tools: Annotated[Any, neutral([], why=NO_TOOLS)] = None
-    tool_choice: Annotated[Any, neutral("none", "auto", why=NO_TOOLS)] = None
-    parallel_tool_calls: Annotated[Any, neutral(True, False, why=NO_TOOLS)] = None
     max_tool_calls: Annotated[Any, neutral(why=NO_TOOLS)] = None
-    top_logprobs: Annotated[Any, neutral(0, why="a search has no log-probabilities of one text to give")] = None
     previous_response_id: Annotated[Any, neutral(why=NOT_KEPT)] = None
     conversation: Annotated[Any, neutral(why=NOT_KEPT)] = None
     prompt: Annotated[Any, neutral(why="there are no stored prompts here")] = None
@@ -106,6 +92,7 @@ class ResponsesRequest(SamplingFields):
         reasoning = self.reasoning or Reasoning()
         return Ask(
             messages=[*first, *turns],
+            field="input",
             model=self.model,
             search=self.search or SearchFields(),
             effort=reasoning.effort,
@@ -113,7 +100,16 @@ class ResponsesRequest(SamplingFields):
             sampling=self.sampling(),
             seed=self.seed,
             answer_tokens=self.max_output_tokens,
+            warnings=tuple(self._without_effect(reasoning)),
         )
+
+    def _without_effect(self, reasoning: Reasoning) -> Iterator[str]:
+        if reasoning.summary or reasoning.generate_summary:
+            yield "reasoning.summary: nothing is summed up: the chosen thinking is given as it is"
+        if reasoning.mode == "pro" and reasoning.effort:
+            yield "reasoning.effort: mode 'pro' is the server's strongest search, whatever the effort"
+        if self.include:
+            yield "include: nothing is encrypted: the chosen thinking is given as it is"
 
 
 def _role(role: str) -> str:

@@ -21,8 +21,8 @@ from tts_search.serving.admission import Ticket
 from tts_search.serving.keys import Key
 from tts_search.serving.limits import Limits
 from tts_search.serving.refusals import RefusedError
+from tts_search.serving.search_options import Plan
 from tts_search.serving.supervisor import Supervisor
-from tts_search.serving.wanted import Plan
 
 SAMPLED_SECONDS = 0.25  # how often listeners hear of the count of tokens alone
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import math
 import time
@@ -13,14 +12,15 @@ from typing import Any
 
 from starlette.requests import Request
 
+from tts_search.errors import InvalidInputError
 from tts_search.serving.admission import Admission
 from tts_search.serving.fields import Ask
 from tts_search.serving.keys import Key, Keys
 from tts_search.serving.refusals import RefusedError, refusal_of
+from tts_search.serving.search_options import ENDLESS_TOKENS, Plan, Served, plan
 from tts_search.serving.searches import Search, Searches
 from tts_search.serving.supervisor import Supervisor
 from tts_search.serving.telemetry import Telemetry
-from tts_search.serving.wanted import ENDLESS_TOKENS, Plan, Served, plan
 
 log = logging.getLogger("tts_search.serving")
 
@@ -50,7 +50,7 @@ class Service:
         request.state.log = lambda: {"key": key.name}
         return key
 
-    async def begin(self, request: Request, key: Key, ask: Ask, body: Any) -> Search:
+    async def begin(self, request: Request, key: Key, ask: Ask) -> Search:
         """The search that a request is answered by: a new one, or the one under way that it repeats.
 
         Raises:
@@ -58,14 +58,17 @@ class Service:
         """
         if len(ask.messages) > self.limits.messages:
             raise RefusedError(
-                400, f"messages: {len(ask.messages)} are more than {self.limits.messages}", param="messages",
+                400, f"{ask.field}: {len(ask.messages)} messages are more than {self.limits.messages}", param=ask.field,
                 code="too_many_messages",
             )  # fmt: skip
         wanted = _allowed(plan(ask, self.served), key)
         self.supervisor.check()
         key.check()
-        await self.supervisor.searcher.acheck(wanted.ask.messages, **wanted.options)
-        fingerprint, repeats = _fingerprint(request, body)
+        try:
+            await self.supervisor.searcher.acheck(wanted.ask.messages, **wanted.options)
+        except InvalidInputError as error:
+            raise refusal_of(error, question=ask.field) from error
+        fingerprint, repeats = _fingerprint(request, await request.body())
         search = self.searches.same(key, fingerprint) if repeats else None
         if search is None:
             ticket = self.admission.enter(key, wanted.options.get("budget") or 0)
@@ -116,10 +119,10 @@ def _allowed(wanted: Plan, key: Key) -> Plan:
     return replace(wanted, options=options)
 
 
-def _fingerprint(request: Request, body: Any) -> tuple[str, bool]:
+def _fingerprint(request: Request, body: bytes) -> tuple[str, bool]:
     """What equal requests have in common, and whether this one says that it repeats another."""
     named = request.headers.get("idempotency-key")
     count = request.headers.get("x-stainless-retry-count", "0")
-    said = json.dumps(body, sort_keys=True, default=str) if named is None else named
-    digest = hashlib.sha256(f"{request.url.path}\n{said}".encode("utf-8", "replace")).hexdigest()
+    said = body if named is None else named.encode()
+    digest = hashlib.sha256(f"{request.url.path}\n".encode("utf-8", "replace") + said).hexdigest()
     return digest, named is not None or (count.isdigit() and int(count) > 0)

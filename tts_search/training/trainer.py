@@ -127,6 +127,16 @@ class ReflectiveGRPOTrainer(GRPOTrainer):
         if self.use_vllm:
             skip_head(self.vllm_generation)
 
+    def end(self) -> None:
+        """As the base class: close the process group, once, when nothing more is asked of the other processes.
+
+        The wrapper that keeps the models of all processes alike goes first. As the group's last holder it would close
+        it under the interpreter's lock, and wait for a thread of the group that waits for this lock.
+        """
+        self.model_wrapped = self.model
+        self.accelerator.free_memory()
+        super().end()
+
     # Rollouts: which tokens are read, and which trajectories are right.
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:

@@ -7,7 +7,6 @@ service's own account. What is lost against `/v1/completions` is in docs/endpoin
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any
 
 from tts_search.core.protocols import Completion, Request, Sampling
 from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError
+from tts_search.generators.engine_requests import for_all_seeds
 from tts_search.generators.openai.bytes_tokenizer import CLOSE, END, OPEN, BytesTokenizer
 from tts_search.generators.openai.chat_wire import ChatAnswer, ChatBody, as_json, thought_in
 from tts_search.generators.openai.dialect import Dialect
@@ -118,14 +118,7 @@ class ChatGenerator:
                 f"{self.name!r} is a chat service: it answers messages, and goes on from no prefix of "
                 f"{len(request.prefix)} tokens"
             )
-        calls = [asyncio.ensure_future(self._one(request, place)) for place in range(len(request.seeds))]
-        try:
-            return await asyncio.gather(*calls)
-        finally:
-            # Only if one failed, or we were cancelled, are others still at work: nobody will want their results.
-            for call in calls:
-                call.cancel()
-            await asyncio.gather(*calls, return_exceptions=True)
+        return await for_all_seeds(request, lambda place: self._sample(request, request.seeds[place]))
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -135,12 +128,6 @@ class ChatGenerator:
     def fingerprint(self) -> dict[str, Any]:
         """What decides what it returns, for logs."""
         return {"chat": self.name, "thinking_tags": self._tags, "extra_body": dict(self._body.extra)}
-
-    async def _one(self, request: Request, place: int) -> Completion:
-        completion = await self._sample(request, request.seeds[place])
-        if request.on_completion is not None:
-            request.on_completion(place, completion)
-        return completion
 
     async def _sample(self, request: Request, seed: int) -> Completion:
         """One response. What came of a stream that was cut is lost, and paid for: the next may be so much shorter."""

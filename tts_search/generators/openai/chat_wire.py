@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pydantic_core
-from pydantic import BaseModel, NonNegativeInt, ValidationError
+from pydantic import BaseModel, NonNegativeInt
 
 from tts_search.core.protocols import Request
-from tts_search.errors import GeneratorError, InvalidInputError
+from tts_search.errors import InvalidInputError
 from tts_search.generators.engine_requests import SEED_MASK
 from tts_search.generators.openai.dialect import LIMITS, Dialect
-from tts_search.generators.openai.wire import ENDINGS, first_error, session_of
-from tts_search.generators.vllm.plugin import CLAMPED
+from tts_search.generators.openai.wire import ENDINGS, PromptDetails, read_chunk, session_of, usable_logprobs
 from tts_search.thinking import ThinkingTags, spoken_thought
 
 USUAL_TAGS = ("<think>", "</think>")
@@ -105,15 +104,11 @@ class _Choice(BaseModel):
     finish_reason: str | None = None
 
 
-class _PromptDetails(BaseModel):
-    cached_tokens: NonNegativeInt | None = None
-
-
 class _Usage(BaseModel):
     prompt_tokens: NonNegativeInt | None = None
     completion_tokens: NonNegativeInt | None = None
     total_tokens: NonNegativeInt | None = None
-    prompt_tokens_details: _PromptDetails | None = None
+    prompt_tokens_details: PromptDetails | None = None
     prompt_cache_hit_tokens: NonNegativeInt | None = None  # DeepSeek
 
 
@@ -161,12 +156,7 @@ class ChatAnswer:
         Raises:
             GeneratorError: it is no chunk of a chat completion.
         """
-        try:
-            chunk = _Chunk.model_validate(raw)
-        except ValidationError as error:
-            raise GeneratorError(
-                f"{self.server} sent what is no chunk of a chat completion ({first_error(error)}): {self.quote(raw)}"
-            ) from None  # it would show what was sent once more
+        chunk = read_chunk(_Chunk, raw, "a chat completion", self.server, self.quote)
         if chunk.usage is not None:
             self._account(chunk.usage)
         tokens = sum(self._add(choice) for choice in chunk.choices or ())
@@ -180,7 +170,7 @@ class ChatAnswer:
         if sampled:
             self.counted = sampled
         self.prompt_tokens = usage.prompt_tokens or self.prompt_tokens
-        details = usage.prompt_tokens_details or _PromptDetails()
+        details = usage.prompt_tokens_details or PromptDetails()
         cached = details.cached_tokens or usage.prompt_cache_hit_tokens or 0
         self.cached_tokens = min(cached, self.prompt_tokens or 0) or self.cached_tokens
 
@@ -200,7 +190,7 @@ class ChatAnswer:
         self.finish = ENDINGS.get(choice.finish_reason or "", choice.finish_reason) or self.finish
         shown = choice.logprobs.content if choice.logprobs is not None else None
         values = [token.logprob for token in shown or ()]
-        self.logprobs += [min(max(value, CLAMPED), 0.0) for value in values if value is not None]
+        self.logprobs += usable_logprobs(values)
         return len(values) or bool(reasoning or content)
 
 

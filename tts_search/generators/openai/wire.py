@@ -6,9 +6,9 @@ is not there. It knows JSON and numbers; it knows no connection and no tokenizer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic_core
 from pydantic import AliasChoices, BaseModel, Field, NonNegativeInt, ValidationError
@@ -24,6 +24,7 @@ NO_HEAD = (
     "for scores, start the server with `python -m tts_search.generators.vllm.server MODEL`; without, pass head=None"
 )
 QUIET_CHUNK_TOKENS = 64  # tokens to a chunk on vLLM, where nobody watches the progress
+_Kind = TypeVar("_Kind", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,13 +105,15 @@ class _Choice(BaseModel):
     stop: int | str | None = Field(None, validation_alias=AliasChoices("stop_reason", "matched_stop"))
 
 
-class _PromptDetails(BaseModel):
+class PromptDetails(BaseModel):
+    """How much of a prompt came from the prefix cache."""
+
     cached_tokens: NonNegativeInt | None = None
 
 
 class _Usage(BaseModel):
     completion_tokens: NonNegativeInt | None = None
-    prompt_tokens_details: _PromptDetails | None = None
+    prompt_tokens_details: PromptDetails | None = None
 
 
 class _Chunk(BaseModel):
@@ -165,12 +168,7 @@ class Answer:
         Raises:
             GeneratorError: it is no chunk of a completion, or the score columns are missing.
         """
-        try:
-            chunk = _Chunk.model_validate(raw)
-        except ValidationError as error:
-            raise GeneratorError(
-                f"{self.server} sent what is no chunk of a completion ({first_error(error)}): {self.quote(raw)}"
-            ) from None  # it would show what was sent once more
+        chunk = read_chunk(_Chunk, raw, "a completion", self.server, self.quote)
         if chunk.usage is not None:
             self._account(chunk.usage)
         tokens = self.new_characters = 0
@@ -190,8 +188,7 @@ class Answer:
         shown = choice.logprobs or _Logprobs()
         ids = choice.token_ids if choice.token_ids is not None else _spelled_ids(shown.tokens)
         values = shown.token_logprobs or [token.logprob for token in shown.content or ()]
-        # Some servers write a probability that underflowed as minus infinity, vLLM as a number that JSON has.
-        logprobs = [min(max(value, CLAMPED), 0.0) for value in values if value is not None]
+        logprobs = usable_logprobs(values)
         self.logprobs += logprobs
         if choice.text:
             self._pieces.append(choice.text)
@@ -221,7 +218,22 @@ def _spelled_ids(tokens: list[str] | None) -> list[int] | None:
     return [int(token[len(TOKEN_ID) :]) for token in tokens]
 
 
-def first_error(error: ValidationError) -> str:
-    """Where a value is not what it should be, and how."""
-    first = error.errors()[0]
-    return f"{'.'.join(str(part) for part in first['loc']) or 'the whole'}: {first['msg']}"
+def read_chunk(kind: type[_Kind], raw: object, what: str, server: str, quote: Callable[[object], str]) -> _Kind:
+    """A chunk of `what`, such as "a completion".
+
+    Raises:
+        GeneratorError: it is none.
+    """
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the whole"
+        raise GeneratorError(
+            f"{server} sent what is no chunk of {what} ({place}: {first['msg']}): {quote(raw)}"
+        ) from None  # it would show what was sent once more
+
+
+def usable_logprobs(values: Iterable[float | None]) -> list[float]:
+    """Those that are there. Some servers write one that underflowed as minus infinity, vLLM as a number JSON has."""
+    return [min(max(value, CLAMPED), 0.0) for value in values if value is not None]

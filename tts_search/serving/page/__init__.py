@@ -23,6 +23,7 @@ POLICY = (
 def add_page(app: FastAPI) -> None:
     """The page, and the files that it is made of: those alone, whatever is asked for."""
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
         return _file("index.html")

@@ -81,7 +81,8 @@ class Gate:
         if length.isdigit() and int(length) > self._body_bytes:
             return self._too_large()
         host = headers.get(b"host", b"").decode("latin-1")
-        if self._hosts is not None and not _is_address(host) and _name(host) not in self._hosts:
+        # No browser leaves the host out; who does (HTTP/1.0) is no web page's doing.
+        if self._hosts is not None and host and not _is_address(host) and _name(host) not in self._hosts:
             return RefusedError(403, f"this server is not called {_name(host)[:100]!r}", code="unknown_host")
         return None
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tts_search.core.events import Answering, Chosen, Event, Grown, Sampled
 from tts_search.core.tree import Ending
-from tts_search.serving.given import Cut, answers
+from tts_search.serving.reply_content import Cut, answers
 from tts_search.serving.searches import Search
 
 LINE_SECONDS = 1.0  # a search of many small rounds tells of some of them

@@ -17,7 +17,7 @@ from tts_search.errors import InvalidInputError
 from tts_search.options import Options
 from tts_search.selection.selectors import resolve_selector
 from tts_search.selection.votes import UpTo, resolve_extract
-from tts_search.serving.fields import Ask
+from tts_search.serving.fields import Ask, SearchFields
 from tts_search.serving.limits import Limits
 from tts_search.serving.refusals import RefusedError
 from tts_search.strategies.best_of_n import BestOfN
@@ -82,7 +82,7 @@ def plan(ask: Ask, served: Served) -> Plan:
         RefusedError: there is no such model, or a budget above the server's limit.
         InvalidInputError: a name means nothing here, or two exclude each other.
     """
-    warnings: list[str] = []
+    warnings = list(ask.warnings)
     strategy = _strategy(ask, served)
     if ask.n > 1 and isinstance(strategy, BestOfN) and strategy.n < ask.n:
         strategy = replace(strategy, n=ask.n)
@@ -94,7 +94,7 @@ def plan(ask: Ask, served: Served) -> Plan:
     if ask.stop:
         options["extract"] = UpTo(resolve_extract(search.extract or "auto"), ask.stop)
     options["seconds"] = min(search.seconds or limits.request_seconds, limits.request_seconds)
-    options["budget"] = _budget(search.budget, strategy, served)
+    options["budget"] = _budget(search, strategy, served)
     options["seed"] = secrets.randbelow(1 << 31) if ask.seed is None else ask.seed
     sampling = dict(ask.sampling)
     if sampling.get("temperature") == 0 and strategy != STRATEGIES["single"]:
@@ -189,15 +189,15 @@ def _sized(strategy: Strategy) -> Strategy:
     return strategy
 
 
-def _budget(asked: int | None, strategy: Strategy, served: Served) -> int | None:
-    most = served.limits.request_tokens
+def _budget(search: SearchFields, strategy: Strategy, served: Served) -> int | None:
+    asked, most = search.budget, served.limits.request_tokens
     if asked is not None and most is not None and asked > most:
         raise RefusedError(
             400, f"search.budget: {asked:,} tokens are more than a request may ask for here, {most:,}",
             param="search.budget", code="invalid_value",
         )  # fmt: skip
     budget = asked or served.budget
-    if budget is None and getattr(strategy, "endless", False):
+    if budget is None and (search.repeat or getattr(strategy, "endless", False)):
         budget = ENDLESS_TOKENS
     return most if budget is None else budget if most is None else min(budget, most)
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from tts_search.core.events import Answering, Chosen, Event, Grown, Sampled, Started
 from tts_search.core.tree import Node, Tree
-from tts_search.serving.given import extension
 from tts_search.serving.refusals import refusal_of
+from tts_search.serving.reply_content import extension
 from tts_search.serving.searches import Search
 from tts_search.serving.sse_out import data
 

@@ -14,8 +14,8 @@ from typing import Any
 import uvicorn
 
 from tts_search.errors import InvalidInputError
+from tts_search.serving.keep_alive import BrokenOffError
 from tts_search.serving.keys import VARIABLE, Keys
-from tts_search.serving.live import BrokenOffError
 from tts_search.serving.refusals import unavailable
 from tts_search.serving.service import Service
 
@@ -113,7 +113,7 @@ def log_to_stderr(*, access: bool, debug: bool) -> None:
     plain = logging.StreamHandler(sys.stderr)
     plain.setFormatter(logging.Formatter("%(message)s"))
     for name, where, level in (
-        ("tts_search.serving.gate", plain, logging.INFO if access else logging.CRITICAL),
+        ("tts_search.serving.middleware", plain, logging.INFO if access else logging.CRITICAL),
         ("tts_search.serving", handler, logging.INFO),
         ("uvicorn", handler, logging.INFO if debug else logging.WARNING),
     ):

@@ -17,11 +17,12 @@ from tts_search.serving.fields import Ask
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer as it is given, the thinking it came from, and why it ends where it does."""
+    """One answer as it is given, the thinking it came from, why it ends where it does, and how many tokens it shows."""
 
     text: str
     thinking: str
     finish: Literal["stop", "length"]
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,15 +88,13 @@ def answers(result: SearchResult, ask: Ask) -> list[Answer]:
     return list(given.values())
 
 
-def account(result: SearchResult) -> Account:
-    """Of a finished search."""
+def account(result: SearchResult, given: Sequence[Answer]) -> Account:
+    """Of a finished search of which these answers are given."""
     tree, usage = result.tree, result.usage
     prompt = 0 if tree is None else len(tree.prompt_ids)
     if tree is not None and any(node.counted_tokens is not None for node in tree):  # the service counts its prompts
         prompt = usage.prompt_tokens // max(1, usage.requests)
-    shown = 0
-    if tree is not None and result.chosen is not None:
-        shown = tree.answer_length(tree.answered(tree.nodes[result.candidates[result.chosen].node]))
+    shown = sum(answer.tokens for answer in given)
     return Account(
         prompt=prompt,
         sampled=usage.sampled_tokens,
@@ -141,7 +140,8 @@ def _answer(tree: Tree, candidate: Candidate, ask: Ask) -> Answer:
         ids = tree.answer_ids(end)
         text, complete = tree.decode(ids[: len(ids) * ask.answer_tokens // length]).strip(), False
     text, stopped = up_to(text, ask.stop)
-    return Answer(text, thinking, "stop" if stopped or complete else "length")
+    shown = length if ask.answer_tokens is None else min(length, ask.answer_tokens)
+    return Answer(text, thinking, "stop" if stopped or complete else "length", shown)
 
 
 def _ranking(result: SearchResult) -> list[int]:
