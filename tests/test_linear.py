@@ -193,5 +193,5 @@ def test_every_module_with_patterns_is_tried_here() -> None:
     }
     # They read questions, names of checkpoints, what a server refuses, our own ids and messages.
     others = {"training/cleaning", "cli/answer_file", "cli/wording", "generators/openai/dialect"}
-    others |= {f"scorers/{name}" for name in ("outcome", "published", "process/families", "process/pooling")}
+    others |= {"evaluation/warned"} | {f"scorers/{name}" for name in ("outcome", "published", "process/families", "process/pooling")}
     assert found == tried | others
