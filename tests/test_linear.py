@@ -151,13 +151,14 @@ def measure(reader: Callable[[str], object], results: Connection) -> None:
         results.send((name, None))
         resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + 20, hard))  # SIGXCPU ends it
         least = [float("inf"), float("inf")]
-        for _ in range(6):
+        for _ in range(60):  # a bout of other work that leaves no cache to a reader of long texts is over in a while
             for i, text in enumerate((short, long)):
                 started = time.thread_time()  # under a limit the process' own clock counts ticks
                 reader(text)
                 least[i] = min(least[i], time.thread_time() - started)
             if least[1] <= MOST * max(least[0], FLOOR):
                 break
+            time.sleep(0.05)
         else:
             results.send((name, least))
 
@@ -193,5 +194,7 @@ def test_every_module_with_patterns_is_tried_here() -> None:
     }
     # They read questions, names of checkpoints, what a server refuses, our own ids and messages.
     others = {"training/cleaning", "cli/answer_file", "cli/wording", "generators/openai/dialect"}
-    others |= {"evaluation/warned"} | {f"scorers/{name}" for name in ("outcome", "published", "process/families", "process/pooling")}
+    others |= {"evaluation/warned"} | {
+        f"scorers/{name}" for name in ("outcome", "published", "process/families", "process/pooling")
+    }
     assert found == tried | others

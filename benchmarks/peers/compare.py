@@ -11,6 +11,7 @@ pairs. `search` is what searching costs, `process` includes starting Python and 
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import statistics
@@ -54,6 +55,7 @@ def main() -> None:
     told = parser.parse_args()
     theirs = str(python_of(told.venv))
     model = str(ROOT / "tts_search" / "embedded" / "model")
+    compileall.compile_dir(ROOT / "tts_search", quiet=1)  # as pip does for what it installs
     engine = subprocess.Popen(
         [sys.executable, str(HERE / "engine.py"), "--model", model], stdout=subprocess.PIPE, text=True
     )

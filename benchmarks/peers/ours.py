@@ -19,7 +19,8 @@ from tts_search.core.protocols import Strategy, Until
 from tts_search.core.tree import Trajectory
 from tts_search.generators.openai import OpenAIGenerator
 
-MCTS_TOKENS = 2_400
+MCTS_TOKENS = 3_500  # a question: what is kept for an answer is left over, so as many are sampled as the peer samples
+STEP = ".\n\n"  # as the peers are told
 STRATEGIES: dict[str, Strategy] = {
     "beam": StepBeamSearch(width=4, branching=4),
     "dvts": DVTS(subtrees=4, branching=4),
@@ -46,7 +47,7 @@ def _value(text: str) -> float:
 
 def main(what: str, url: str, questions: int) -> None:
     engine = OpenAIGenerator(f"{url}/v1", head=None)  # its scores would be the stub's, and it has none
-    with Searcher(generator=engine, scorer=Instant(), concurrency=questions) as searcher:
+    with Searcher(generator=engine, scorer=Instant(), step_rule=STEP, concurrency=questions) as searcher:
         before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
         asked = [f"Question {number}: how many?" for number in range(questions)]
         budget = MCTS_TOKENS if what == "mcts" else None

@@ -17,7 +17,7 @@ from tts_search.cli import app
 from tts_search.core.protocols import Request
 from tts_search.errors import HeadMismatchError, InvalidInputError, ModelNotFoundError
 from tts_search.generators.transformers import TransformersGenerator
-from tts_search.generators.vllm.generator import read_config, score_in_engine
+from tts_search.generators.vllm.head import read_config, score_in_engine
 from tts_search.segmentation import DEFAULT_STEP_RULE, RELEASED_STEP_RULE
 from tts_search.sprm.loading import CONFIG_FILE, FOLDER, RELEASED_FILE, WEIGHTS_FILE, head_folder
 from tts_search.sprm.module import SPRM

@@ -1,6 +1,6 @@
 """A Hugging Face tokenizer behind the package's own contract: token ids, the bytes of each, and the chat template.
 
-Nothing else in the package touches a Hugging Face tokenizer. It knows no model weights.
+Nothing else in the package touches the tokenizer of a search. It knows no model weights.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from tts_search.core.protocols import Question, Sampling
 from tts_search.errors import InvalidInputError, MissingDependencyError, ModelNotFoundError
+from tts_search.generators.tokenizer_files import TokenizerFiles, read_tokenizer
 from tts_search.generators.user_text import UserText
 from tts_search.thinking import Ids, ThinkingTags, check_tags, tag_ids, tags_of
 
@@ -32,15 +33,9 @@ class PretrainedTokenizer:
 
     def __init__(self, folder: str | Path, *, thinking_tags: ThinkingTags = "auto") -> None:
         try:
-            from transformers import PreTrainedTokenizerFast
-        except ImportError as error:
-            raise MissingDependencyError(
-                "reading a model's tokenizer needs transformers: pip install transformers"
-            ) from error
-        try:
-            # Not AutoTokenizer: its class for a model type (Qwen2Tokenizer) replaces the normalizer and the
-            # pre-tokenizer that tokenizer.json describes by its own, and so changes ids without a word.
-            self._hf: Any = PreTrainedTokenizerFast.from_pretrained(str(folder))
+            self._hf: TokenizerFiles = read_tokenizer(Path(folder))
+        except MissingDependencyError:
+            raise
         except Exception as error:  # transformers raises a different class for each missing file
             raise ModelNotFoundError(
                 f"no readable tokenizer in {str(folder)!r} (a model folder with tokenizer.json is needed): {error}"
@@ -170,7 +165,7 @@ def _generation(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _token_bytes(tokenizer: Any) -> list[bytes]:
+def _token_bytes(tokenizer: TokenizerFiles) -> list[bytes]:
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     kind = _decoder_kind(tokenizer)
     added = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items()}
@@ -187,7 +182,7 @@ def _token_bytes(tokenizer: Any) -> list[bytes]:
     return pieces
 
 
-def _decoder_kind(tokenizer: Any) -> str:
+def _decoder_kind(tokenizer: TokenizerFiles) -> str:
     decoder = json.dumps(json.loads(tokenizer.backend_tokenizer.to_str()).get("decoder") or {})
     if '"ByteLevel"' in decoder:
         return "bytes"

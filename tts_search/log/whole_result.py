@@ -1,6 +1,7 @@
 """A whole result as bytes and back: what is kept of a search that the clock ended, and that no replay could find again.
 
-The JSON of `export.saved`, with the columns of numbers taken out of it and written as numbers.
+The JSON of `export.saved`, with the columns of numbers taken out of it and written as numbers. That module is imported
+when it is needed: the libraries under it take as long as all of ours.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import zlib
 from collections.abc import Sequence
 
 from tts_search.core.result import SearchResult
-from tts_search.export.saved import from_json, to_json
 from tts_search.log.columns import floats, read_floats
 
 
 def pack_result(result: SearchResult) -> bytes:
     """The bytes of a result; in its tree the head's logits at step tokens alone, as `columns.only_steps` has them."""
+    from tts_search.export.saved import to_json
+
     saved = json.loads(to_json(result))
     columns = b""
     if result.tree is not None:
@@ -36,6 +38,8 @@ def pack_result(result: SearchResult) -> bytes:
 
 def unpack_result(content: bytes) -> SearchResult:
     """Inverse of `pack_result`."""
+    from tts_search.export.saved import from_json
+
     data = zlib.decompress(content)
     place = 4 + int.from_bytes(data[:4])
     saved = json.loads(data[4:place])

@@ -7,12 +7,7 @@ from pathlib import Path
 
 from tts_search.core.protocols import Scorer
 from tts_search.scorers.checkpoint import names_of, read_config, reward_folder
-from tts_search.scorers.judge import GenPRM, ThinkPRM
-from tts_search.scorers.outcome import OutcomeRewardModel
-from tts_search.scorers.process import ProcessRewardModel
 from tts_search.written import bind, read_call
-
-_JUDGES = {"thinkprm": ThinkPRM, "genprm": GenPRM}
 
 
 def is_checkpoint(text: str) -> bool:
@@ -66,10 +61,14 @@ def load_scorer(
         ModelNotFoundError: no such checkpoint, or its weights lack the head.
         InvalidInputError: what it is cannot be told, or does not fit its tokenizer.
     """
+    from tts_search.scorers.judge import GenPRM, ThinkPRM  # few searches have a scorer out of a checkpoint
+    from tts_search.scorers.outcome import OutcomeRewardModel
+    from tts_search.scorers.process import ProcessRewardModel
+
     if family is None and separator is None:
         folder = reward_folder(name_or_path)
         names = " ".join(names_of(folder, str(name_or_path)))
-        for pattern, judge in _JUDGES.items():
+        for pattern, judge in (("thinkprm", ThinkPRM), ("genprm", GenPRM)):
             if re.search(pattern, names, re.IGNORECASE):
                 return judge.from_pretrained(name_or_path, device=device, dtype=dtype)
         kinds: list[str] = read_config(folder).get("architectures") or []

@@ -29,7 +29,7 @@ from tts_search.generators.openai.watch import Watch
 from tts_search.generators.openai.wire import NO_HEAD, Answer, Body, session_of
 from tts_search.generators.pretrained import PretrainedGenerator, longest_in
 from tts_search.generators.tokenizer import PretrainedTokenizer
-from tts_search.generators.vllm.generator import read_config, score_in_engine
+from tts_search.generators.vllm.head import read_config, score_in_engine
 from tts_search.generators.vllm.plugin import score_columns
 from tts_search.models import contents_of, digest_files, model_folder
 from tts_search.sprm.config import SPRMConfig

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -19,15 +18,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tts_search.core.protocols import Completion, Request
-from tts_search.errors import GeneratorError, InvalidInputError, MissingDependencyError, ModelNotFoundError
+from tts_search.errors import GeneratorError, InvalidInputError, MissingDependencyError
 from tts_search.generators.engine_requests import Completing, Run
 from tts_search.generators.pretrained import PretrainedGenerator, fingerprint, longest_in
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.generators.vllm import engine as vllm_engine
-from tts_search.generators.vllm.plugin import ARCHITECTURES, score_columns, sprm_engine_args
+from tts_search.generators.vllm.head import read_config, score_in_engine
+from tts_search.generators.vllm.plugin import score_columns
 from tts_search.models import model_folder, model_name
-from tts_search.sprm.config import SPRMConfig
-from tts_search.sprm.loading import head_folder
 from tts_search.thinking import ThinkingTags
 
 
@@ -197,43 +195,6 @@ class VLLMGenerator(PretrainedGenerator):
         return await vllm_engine.run(engine, number, prefix, params, request.on_tokens, on_delta, rank)
 
 
-def score_in_engine(
-    folder: Path, head: str | Path | None, config: Mapping[str, Any], engine_args: Mapping[str, Any]
-) -> tuple[SPRMConfig | None, dict[str, Any]]:
-    """The head's config and the engine arguments that put it to work; None and nothing without a head.
-
-    Raises:
-        ModelNotFoundError, HeadMismatchError: `head` names no head, or one that does not fit.
-        InvalidInputError: a head cannot be had with this architecture or these engine arguments.
-    """
-    if head == "auto":
-        head = folder if head_folder(folder) else None
-    if head is None:
-        return None, {}
-    from tts_search.sprm.module import SPRM  # torch: a client of a server without a head does without it
-
-    head_config = SPRM.from_pretrained(head, hidden_size=config["hidden_size"]).config
-    architecture = (config.get("architectures") or ["unknown"])[0]
-    if architecture not in ARCHITECTURES:
-        raise InvalidInputError(
-            f"the vLLM engine cannot carry an SPRM head in {architecture}, only in {', '.join(ARCHITECTURES)}: use the "
-            "transformers generator, or head=None with another scorer"
-        )
-    if engine_args.get("speculative_config"):
-        raise InvalidInputError(
-            "speculative decoding and an SPRM head in the engine exclude each other, because drafted tokens come "
-            "without scores: remove speculative_config, or pass head=None"
-        )
-    if engine_args.get("pipeline_parallel_size", 1) > 1 or engine_args.get("enable_lora"):
-        raise InvalidInputError(
-            "an SPRM head in the engine works with tensor and data parallelism, but not with pipeline parallelism or "
-            "LoRA: use tensor_parallel_size, merge the adapter into the weights, or pass head=None"
-        )
-    found = head_folder(head)
-    assert found is not None  # from_pretrained has found it
-    return head_config, sprm_engine_args(architecture, config["vocab_size"], str(found.resolve()))
-
-
 def context_of(config: Mapping[str, Any], asked: int | None) -> int:
     """How long prompt and response may get: what was asked for, else what the model's config says.
 
@@ -246,15 +207,3 @@ def context_of(config: Mapping[str, Any], asked: int | None) -> int:
     if context < 2:
         raise InvalidInputError(f"max_model_len must be at least 2 tokens, got {asked}")
     return int(context)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """A model folder's config.json.
-
-    Raises:
-        ModelNotFoundError: there is none that can be read.
-    """
-    try:
-        return json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise ModelNotFoundError(f"{str(folder)!r} has no readable config.json: {error}") from error

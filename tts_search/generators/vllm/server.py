@@ -22,7 +22,8 @@ from typing import Any
 
 from tts_search.errors import MissingDependencyError, TTSError
 from tts_search.generators.vllm.engine import suited
-from tts_search.generators.vllm.generator import context_of, read_config, score_in_engine
+from tts_search.generators.vllm.generator import context_of
+from tts_search.generators.vllm.head import read_config, score_in_engine
 from tts_search.models import model_folder
 
 
