@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tokenizers import AddedToken
 from typer.testing import CliRunner
 
@@ -122,6 +123,7 @@ def test_tags_from_the_command_line(scripted: Callable[[str], Path]) -> None:
 @pytest.fixture
 def vllm_in_process() -> Iterator[dict[str, Any]]:
     pytest.importorskip("vllm")
+    torch.set_num_threads(torch.get_num_threads())  # for new threads: a generator of transformers left them fewer
     with in_process():
         yield {"dtype": "float32", "max_model_len": 256, "kv_cache_gib": 0.02, "enforce_eager": True}
 
