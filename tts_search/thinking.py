@@ -152,8 +152,12 @@ _SPOKEN = re.compile(
     r"(?im)(?P<open>^[ \t]*<\|?(?:seed:)?(?:think|thought|reason)(?:ing|s)?\|?>|^[ \t]*\[think(?:ing)?\]"
     r"|◁think(?:ing)?▷|<\|begin_of_thought\|>|<\|channel\|>analysis<\|message\|>)"
     r"|(?P<close></\|?(?:seed:)?(?:think|thought|reason)(?:ing|s)?\|?>|\[/think(?:ing)?\]|◁/think(?:ing)?▷"
-    r"|<\|end_of_thought\|>|<\|channel\|>final<\|message\|>)"
+    r"|<\|end_of_thought\|>|(?:<\|end\|>)?(?:<\|start\|>assistant)?<\|channel\|>final<\|message\|>)"
 )
+
+
+# What is left of the channels of gpt-oss where a server leaves control tokens out of its texts.
+_STRIPPED = re.compile(r"\s*analysis(?P<thinking>.*?)assistantfinal(?P<answer>.*)", re.DOTALL)
 
 
 class SpokenThought(NamedTuple):
@@ -168,16 +172,20 @@ class SpokenThought(NamedTuple):
 def spoken_thought(text: str) -> SpokenThought | None:
     """A response that thinks in tags, split at them; None where it does not.
 
-    An opening tag counts at the beginning of a line, a closing one also without: what precedes it is then the thought.
+    An opening tag counts at the beginning of a line, elsewhere only if it is closed. A closing tag counts without an
+    opening one: what precedes it is then the thought.
     Without a closing tag all behind an opening one is the thought, if the response begins with it.
     """
     first = _SPOKEN.search(text)
     if first is None:
-        return None
+        bare = _STRIPPED.fullmatch(text)
+        return None if bare is None else SpokenThought(bare["thinking"], bare["answer"], "analysis", "assistantfinal")
     if first["close"]:
         answer = text[first.end() :]
-        tag = first["close"]
-        return SpokenThought(text[: first.start()], answer, _opposite(tag), tag) if answer.strip() else None
+        closing, opening = first["close"], _opposite(first["close"])
+        _, opened, thinking = text[: first.start()].partition(opening)  # behind words on the same line
+        thinking = thinking if opened else text[: first.start()]
+        return SpokenThought(thinking, answer, opening, closing) if answer.strip() else None
     opening = first["open"].strip()
     for tag in _SPOKEN.finditer(text, first.end()):
         if tag["close"] and _opposite(tag["close"]).lower() == opening.lower():
@@ -200,7 +208,9 @@ def behind_thoughts(text: str) -> str:
 
 def _opposite(tag: str) -> str:
     """The other tag of a pair."""
-    for left, right in (("_begin_of_", "_end_of_"), ("begin_of_", "end_of_"), ("analysis", "final")):
+    if "<|channel|>" in tag:
+        return GPT_OSS["final" not in tag]
+    for left, right in (("_begin_of_", "_end_of_"), ("begin_of_", "end_of_")):
         if left in tag or right in tag:
             return tag.replace(left, right) if left in tag else tag.replace(right, left)
     return tag[0] + tag[2:] if tag[1] == "/" else f"{tag[0]}/{tag[1:]}"

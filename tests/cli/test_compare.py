@@ -20,6 +20,8 @@ FAKES = """
 from tts_search.testing import FakeGenerator
 def engine(): return FakeGenerator()
 def holds(answer, reference): return reference in answer[:6]
+class Doubtful:
+    def score(self, trajectories): return [[0.001 * len(t.text) % 0.04 for _ in t.steps] for t in trajectories]
 """
 
 
@@ -46,7 +48,7 @@ def test_it_measures_writes_and_goes_on(tmp_path: Path) -> None:
     assert "BestOfN(n=3)" in first.stdout
     assert "0:00 left" in first.stderr
     files = {path.name for path in (tmp_path / "out").iterdir()}
-    tables = {"table.md", "table.csv", "choices.md", "choices.csv"}
+    tables = {"table.md", "table.csv", "choices.md", "choices.csv", "warnings.json"}
     assert files == {"report.html", *tables, "tokens.png", "seconds.png", "runs.jsonl", "runs.jsonl.log"}
     assert (tmp_path / "out" / "tokens.png").read_bytes().startswith(b"\x89PNG")
     table, log = ((tmp_path / "out" / name).read_bytes() for name in ("table.md", "runs.jsonl"))
@@ -55,6 +57,26 @@ def test_it_measures_writes_and_goes_on(tmp_path: Path) -> None:
     assert again.stdout == table.decode()
     assert again.stderr == ""
     assert (tmp_path / "out" / "runs.jsonl").read_bytes() == log
+
+
+@pytest.mark.parametrize("quiet", [(), ("--quiet",)])
+def test_what_results_were_warned_of_is_said_once_with_a_count(tmp_path: Path, quiet: tuple[str, ...]) -> None:
+    given = ("--strategies", "single,BestOfN(n=3)", "--scorer", "comparefakes:Doubtful", "--step", "zz", "--out", "out")
+    done = run(*given, *quiet)
+    assert done.exit_code == 0, done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("warning: ")]
+    assert [line.partition(" (")[2] for line in said if "takes even this one for wrong" in line] == [
+        "12 of 12 searches: single: 6; BestOfN(n=3): 6)"
+    ]
+    (no_step,) = [line for line in said if "found no step" in line]
+    assert "give --step what this model writes" in no_step
+    found = json.loads((tmp_path / "out" / "warnings.json").read_text())
+    assert len(found) == len(said)
+    assert found[0]["where"] == {"single": 6, "BestOfN(n=3)": 6}
+    assert found[0]["searches"] == 12
+    assert "takes even this one for wrong" in (tmp_path / "out" / "report.html").read_text()
+    record = json.loads((tmp_path / "out" / "runs.jsonl").read_text().splitlines()[-1])
+    assert "takes even this one for wrong" in json.dumps(record)
 
 
 @pytest.mark.parametrize("name", REPORTS)

@@ -404,7 +404,10 @@ def test_a_bad_option_names_the_value_and_the_choices(option: str, value: str, s
             "MCTS has no 'childs': choose from children, expansion_tokens",
         ),
         (("solve", "x", "--strategy", "MCTS(children=x)"), "children of MCTS must be a whole number, got 'x'"),
-        (("solve", "x", "--strategy", "BestOfN(n=0)"), "--strategy: strategy BestOfN needs n >= 1"),
+        (
+            ("solve", "x", "--strategy", "BestOfN(n=0)"),
+            "--strategy: strategy BestOfN(n=0): n of BestOfN must be a whole number of at least 1",
+        ),
         (("solve", "x", "--engine-arg", "max_batch"), "'max_batch' is not NAME=VALUE"),
         (("solve", "x", "--engine-arg", "max_bach=3"), "TransformersGenerator has no 'max_bach': choose from"),
         (("solve", "x", "--engine-arg", "max_batch=x"), "max_batch of TransformersGenerator must be a whole number"),

@@ -291,7 +291,7 @@ def test_what_is_no_engine_and_no_scorer_is_refused(value: Any) -> None:
     ],
 )
 def test_counts_of_a_strategy_are_whole_numbers(make: Callable[[Any], Any], value: Any) -> None:
-    with pytest.raises(InvalidInputError, match=r"of \w+ must be a whole number, got"):
+    with pytest.raises(InvalidInputError, match=r"of \w+ must be a whole number of at least 1, got"):
         make(value)
     assert repr(make(np.int64(3))) == repr(make(3)), "in a log, the same"
 

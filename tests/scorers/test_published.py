@@ -52,6 +52,7 @@ def test_what_is_meant_as_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "prm").mkdir()
     monkeypatch.chdir(tmp_path)
     assert [is_checkpoint(name) for name in ("prm", "./prm", "org/prm", "sprm", "my-prm")] == [True] * 3 + [False] * 2
+    assert not any(map(is_checkpoint, ("/a/b.py:Judge", "./b.py:Judge", "../b.py", "b.py:made.Judge")))
     with pytest.raises(ModelNotFoundError, match="it has no config"):
         Searcher(generator=FakeGenerator(), scorer="prm")
     with pytest.raises(InvalidInputError, match="unknown scorer 'my-prm'"):

@@ -33,7 +33,13 @@ SAME = {
             "So the answer is 42 apples.",
             "答案：42",
         ),
-        *("Therefore, she has 42 apples left.", "42 is the correct answer.", "<answer>42</answer>", "答案是42。"),
+        *(
+            "Therefore, she has 42 apples left.",
+            "The total number of apples is 42.",
+            "42 is the correct answer.",
+            "<answer>42</answer>",
+            "答案是42。",
+        ),
         *("<think>\\boxed{9}</think>42", "<musing>\\boxed{9}</musing>The answer is 42", "Thus, 6 * 7 = 42"),
         *(
             "The correct answer is 42 because 6*7 = 42.",

@@ -101,7 +101,7 @@ def test_what_was_not_chosen_is_not_written() -> None:
 )
 def test_what_no_strategy_can_be_is_refused_by_value(kind: type, options: dict[str, object]) -> None:
     ((name, value),) = options.items()
-    with pytest.raises(InvalidInputError, match=f"{name}={value!r}"):
+    with pytest.raises(InvalidInputError, match=f"{name}.*{value!r}"):
         kind(**options)
 
 

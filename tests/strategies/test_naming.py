@@ -54,7 +54,7 @@ def test_what_a_result_writes_is_read(strategy: object) -> None:
         ("MCTS(backup=min)", "backup of MCTS must be mean or max, got 'min'"),
         ("BestOfN(16)", "say by name what 16 is, as in BestOfN\\(n=..."),
         ("Repeat(beam)", "strategy of Repeat must be a Strategy, got 'beam'"),
-        ("BestOfN(n=0)", "strategy BestOfN needs n >= 1"),
+        ("BestOfN(n=0)", "n of BestOfN must be a whole number of at least 1, got 0"),
         ("BestOfN(n=1, n=2)", "cannot be read"),
         ("BestOfN(n=", "cannot be read"),
         ("BestOfN(n=2) + 1", "cannot be read"),

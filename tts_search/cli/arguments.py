@@ -400,7 +400,9 @@ def _quiet(help: str) -> Any:
 Quiet = Annotated[
     bool, _quiet("Print the answer alone: no thinking, no candidates, no progress. Warnings and errors still come.")
 ]
-QuietTable = Annotated[bool, _quiet("Print the tables alone, as Markdown: no progress, no colours. Errors still come.")]
+QuietTable = Annotated[
+    bool, _quiet("Print the tables alone, as Markdown: no progress, no colours. Warnings and errors still come.")
+]
 
 Debug = Annotated[
     bool,

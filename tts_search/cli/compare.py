@@ -21,6 +21,7 @@ from tts_search.cli.outputs import check_folder
 from tts_search.cli.searcher import check_engine, check_search, import_object, open_searcher, read_strategy
 from tts_search.cli.shared import Drawing, Engine, Scoring
 from tts_search.cli.solve_file import ShardOf
+from tts_search.cli.wording import in_options
 from tts_search.core.protocols import Strategy
 from tts_search.errors import InvalidInputError
 from tts_search.models import EMBEDDED
@@ -33,7 +34,16 @@ if TYPE_CHECKING:
 
 _DATA, _WHAT = "Data", "What is compared"
 LOG = "runs.jsonl"
-REPORTS = ("report.html", "table.md", "table.csv", "choices.md", "choices.csv", "tokens.png", "seconds.png")
+REPORTS = (
+    "report.html",
+    "table.md",
+    "table.csv",
+    "choices.md",
+    "choices.csv",
+    "warnings.json",
+    "tokens.png",
+    "seconds.png",
+)
 
 HELP_BELOW = """[bold]Examples[/bold]
 
@@ -289,6 +299,7 @@ def write(comparison: Comparison, out: Path, *, command: str) -> Sequence[Path]:
         tables.to_csv(comparison),
         tables.choices_markdown(comparison),
         tables.choices_to_csv(comparison),
+        tables.warnings_json(comparison),
     )
     figures = report.comparison_figures(comparison)
     for name, text in zip(REPORTS, texts, strict=False):
@@ -300,7 +311,7 @@ def write(comparison: Comparison, out: Path, *, command: str) -> Sequence[Path]:
 
 
 def show(comparison: Comparison, written: Sequence[Path], *, quiet: bool) -> None:
-    """The table on standard output, and where the files are."""
+    """The table on standard output, and where the files are; warnings on standard error."""
     from tts_search.cli.show import drawn
     from tts_search.evaluation import tables
 
@@ -308,3 +319,5 @@ def show(comparison: Comparison, written: Sequence[Path], *, quiet: bool) -> Non
     sys.stdout.write(tables.markdown(comparison) if quiet else drawn(tables.rich_table(comparison), console))
     if not quiet:
         typer.echo(f"\n{written[0]}")
+    for text, searches, where in tables.warning_rows(comparison):
+        terminal.say(f"{in_options(text)} ({searches} searches: {where})", "warning: ")

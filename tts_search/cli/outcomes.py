@@ -28,7 +28,7 @@ EXIT_CODES = """[bold]Exit codes[/bold]
 
     0  answered, if only with what the budget paid for (the output says so)
     1  the search failed: its generator, scorer or strategy
-    2  unusable input: an option, the question, the model, a missing package
+    2  unusable input: an option, the question, the model, a server that is not there, a missing package
     3  no answer: the model wrote none
   130  interrupted
   143  terminated, as tidily: engines are shut down, what was finished is kept

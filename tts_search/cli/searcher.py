@@ -16,7 +16,7 @@ from tts_search.cli.arguments import engine_arguments
 from tts_search.cli.shared import Drawing, Engine, Scoring
 from tts_search.core.protocols import Generator, Scorer, Strategy
 from tts_search.discovery import instantiate
-from tts_search.errors import InvalidInputError
+from tts_search.errors import GeneratorError, InvalidInputError
 from tts_search.models import EMBEDDED
 from tts_search.options import GENERATORS, is_url
 from tts_search.scorers.published import is_checkpoint
@@ -126,7 +126,11 @@ def check_search(
 def open_searcher(
     engine: Engine, drawing: Drawing, scoring: Scoring | None = None, *, extract: str = "auto", concurrency: int = 64
 ) -> Searcher:
-    """A searcher as the options ask for it; without `scoring` nothing is scored."""
+    """A searcher as the options ask for it; without `scoring` nothing is scored.
+
+    Raises:
+        InvalidInputError: what they say cannot be used, or names a server that cannot.
+    """
     check_engine(engine)
     arguments: dict[str, Any] = {**engine_arguments(engine.engine_arg)}
     if scoring is not None and scoring.head is not None:
@@ -139,6 +143,21 @@ def open_searcher(
         if arguments:
             found = bind(found, f"--generator {generator}", (), arguments).make()
         generator, arguments = instantiate(found, Generator, f"--generator {engine.generator}"), {}
+    try:
+        return _opened(engine, drawing, scoring, generator, arguments, extract, concurrency)
+    except GeneratorError as error:  # no search has failed: no server, or none that lets us in, is at the address
+        raise InvalidInputError(str(error)) from error
+
+
+def _opened(
+    engine: Engine,
+    drawing: Drawing,
+    scoring: Scoring | None,
+    generator: Any,
+    arguments: dict[str, Any],
+    extract: str,
+    concurrency: int,
+) -> Searcher:
     return Searcher(
         engine.model or EMBEDDED,
         generator=generator,

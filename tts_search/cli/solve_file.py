@@ -15,8 +15,10 @@ from tts_search.cli.answer_file import AnswerFile, answer_line, key_of
 from tts_search.cli.outcomes import FAILED
 from tts_search.cli.outputs import check_apart
 from tts_search.cli.question_file import Asked, Format, count_lines, read_questions
+from tts_search.cli.wording import in_options
 from tts_search.core.protocols import Question
 from tts_search.errors import InvalidInputError
+from tts_search.evaluation.warned import collected
 from tts_search.log import SearchLog
 from tts_search.log.identity import identity_of_engine
 from tts_search.log.search_settings import typed
@@ -171,7 +173,8 @@ class Work:
         self._asked: dict[int, Asked] = {}  # by their number among those searched
         self.failed: list[tuple[int, str]] = []
         self.failures = 0
-        self.unanswered = 0
+        self.unanswered = self.searched = 0
+        self.warned: list[tuple[str, tuple[str, ...]]] = []
 
     def questions(self) -> Iterator[Question]:
         """What is still to be searched, as it is needed."""
@@ -197,6 +200,8 @@ class Work:
     def take(self, result: Any) -> None:
         """A question is answered, or failed."""
         self.unanswered += result.error is None and not result.answer.strip()
+        self.searched += 1
+        self.warned += [("", result.warnings)] if result.warnings else []
         self._answer(self._asked.pop(result.index), result, None if result.error is None else str(result.error))
 
     def _answer(self, asked: Asked, result: Any, error: str | None) -> None:
@@ -221,6 +226,8 @@ def tell(work: Work) -> None:
         terminal.say_error(f"and {work.failures - len(work.failed)} more, each in its line of {files.out}")
     if work.unanswered:
         terminal.say(f"{work.unanswered} searches ended without an answer")
+    for found in collected(work.warned)[:SHOWN_FAILURES]:
+        terminal.say(f"{in_options(found.text)} ({found.searches:,} of {work.searched:,} answers)", "warning: ")
     typer.echo(f"{lines - work.failures} of {lines} questions are answered in {files.out}")
     if work.failures:
         raise typer.Exit(FAILED)

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.text import Text
 
 from tts_search.addresses import without_credentials
+from tts_search.cli.wording import in_options
 from tts_search.models import EMBEDDED, model_folder
 
 COMFORTABLE_WIDTH = 100  # columns; longer lines are hard to read
@@ -121,8 +122,18 @@ def own_streams(debug: bool) -> Iterator[None]:
             os.close(kept)
 
 
+class _Voice(logging.Handler):
+    """What the package logs, as a line of this command's own."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(in_options(record.getMessage()), f"{record.levelname.lower()}: ")
+
+
 def silence_logs(debug: bool) -> None:
-    """No chatter of the libraries that are about to be imported, unless for debugging."""
+    """No chatter of the libraries that are about to be imported, unless for debugging; our own in options' words."""
+    ours = logging.getLogger("tts_search")
+    if not any(isinstance(handler, _Voice) for handler in ours.handlers):
+        ours.addHandler(_Voice(logging.WARNING))
     if debug:
         return
     for name, value in _QUIET.items():

@@ -220,21 +220,27 @@ class _Search:
         also = "" if self.job.finds_rule else ', or "auto"'
         return [
             f"the step rule {self.job.segmenter.rule!r} found no step in anything that the model wrote, so that "
-            f'{meaning}: give step_rule= (--step) what this model writes between steps, such as "\\n\\n"{also}'
+            f'{meaning}: give step_rule= what this model writes between steps, such as "\\n\\n"{also}'
         ]
 
     def _thinking_warnings(self, end: Node) -> list[str]:
-        """What to know of thoughts that only their text gave away."""
+        """What to know of thoughts that only their text gave away, and of those that nothing would."""
         final = self.answers.final(end)
         if final.state.phase is not Phase.PLAIN:
             return []
         spoken = spoken_thought(self.tree.decode(self.tree.token_ids(final)))
+        if spoken is None and getattr(self.shared.generator, "hides_tags", False):
+            return [
+                f"{self.shared.generator.name!r} thinks between control tokens, which its server leaves out of texts: "
+                "if it thought, its thought is part of the answer. Use a server that takes and shows token ids, or "
+                "that writes control tokens (--special of llama.cpp)"
+            ]
         if spoken is None:
             return []
         tags = (spoken.opening, spoken.closing)
         return [
             f"the model thinks between {tags[0]} and {tags[1]}, which its tokenizer does not announce, so that whole "
-            f"responses were searched: say thinking_tags={tags!r} (--thinking-tags) to search its thoughts"
+            f"responses were searched: say thinking_tags={tags!r} to search its thoughts"
         ]
 
     def _unfit(self) -> tuple[str, ...]:

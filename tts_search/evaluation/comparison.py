@@ -19,6 +19,7 @@ from tts_search.errors import InvalidInputError
 from tts_search.evaluation.choices import Choice, choices
 from tts_search.evaluation.datasets import Dataset
 from tts_search.evaluation.runs import Evaluation, OnRun, Record, Setting, name_of
+from tts_search.evaluation.warned import Warned, collected
 from tts_search.grading import Grader
 from tts_search.metrics import Floats, Interval, bootstrap, paired_difference
 from tts_search.options import SelectorLike, resolve_strategy
@@ -31,6 +32,11 @@ class Cell:
 
     setting: Setting
     records: Sequence[Sequence[Record]]
+
+    @property
+    def name(self) -> str:
+        """The strategy, and the budget where there is one."""
+        return self.setting.label + ("" if self.setting.budget is None else f", {self.setting.budget:,}")
 
     @cached_property
     def correct(self) -> Floats:
@@ -86,6 +92,12 @@ class Comparison:
     seed: int
     repeats: int
     cells: tuple[Cell, ...]
+
+    @cached_property
+    def warnings(self) -> tuple[Warned, ...]:
+        """What results were warned of, each once, the most frequent first."""
+        searches = ((cell.name, record) for cell in self.cells for repeat in cell.records for record in repeat)
+        return collected((name, record.get("warnings", ())) for name, record in searches)  # older records have none
 
     @property
     def last_seed(self) -> int:

@@ -27,6 +27,8 @@ TEXT_COLUMNS = (
     "choice",
     "loss",
     "trajectory",
+    "warning",
+    "where",
 )
 _LONGEST_TEXT = 160
 
@@ -83,6 +85,7 @@ def comparison_page(comparison: Comparison, *, command: str | None = None) -> st
             figure(tokens, "Accuracy against sampled tokens a question, with 95 % intervals."),
             figure(seconds, "Accuracy against wall time a question, with 95 % intervals."),
             *_choices(comparison),
+            *_warnings(comparison),
             heading("Where they disagree"),
             *_disagreements(comparison),
             heading("How it was measured"),
@@ -112,6 +115,11 @@ def _choices(comparison: Comparison) -> list[Html]:
             "Settings with one path a question, or with paths that were never answered, are left out."
         ),
     ]
+
+
+def _warnings(comparison: Comparison) -> list[Html]:
+    rows = tables.warning_rows(comparison)
+    return [heading("Warnings"), table(tables.WARNINGS_HEADER, rows)] if rows else []
 
 
 def comparison_figures(comparison: Comparison) -> tuple[Figure, Figure]:
@@ -151,9 +159,7 @@ def _disagreements(comparison: Comparison) -> list[Html]:
         problem = comparison.dataset.problems[i]
         marks = [_mark(float(cell.correct[i])) for cell in cells]
         rows.append([problem.id, _cut(problem.question), *([_cut(problem.reference)] if told else []), *marks])
-    names = [
-        cell.setting.label + ("" if cell.setting.budget is None else f", {cell.setting.budget:,}") for cell in cells
-    ]
+    names = [cell.name for cell in cells]
     said = f"{len(found)} of {len(comparison.dataset)} questions"
     more = f"; the first {SHOWN_QUESTIONS} are shown" if len(found) > SHOWN_QUESTIONS else ""
     return [

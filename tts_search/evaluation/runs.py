@@ -74,8 +74,8 @@ class Evaluation:
 
     Beside the log's file lies that of the searches, so that a search that was killed goes on where it was.
     `grader` is a function or a name, by default the data set's own. A record holds `correct`, the answer, the usage,
-    and for every candidate its score, mean log-probability, vote and, where it was answered, whether it is right. A
-    search that failed is a record with its `error`, counts as wrong, and is tried again the next time. With
+    the warnings, and for every candidate its score, mean log-probability, vote and, where it was answered, whether it
+    is right. A search that failed is a record with its `error`, counts as wrong, and is tried again the next time. With
     `keep_tokens` every candidate also holds its `response_ids` (thinking and answer) and `step_ends`.
     """
 
@@ -257,6 +257,7 @@ def _record(result: SearchResult, problem: Problem, grader: Grader, *, keep_toke
         "stop_reason": str(result.stop_reason),
         "error": None if error is None else f"{type(error).__name__}: {error}",
         "usage": asdict(result.usage),
+        "warnings": list(result.warnings),
         "candidates": [
             {
                 "score": _finite(c.score),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Sequence
 
 from rich.table import Table
@@ -14,6 +15,7 @@ from tts_search.metrics import Interval
 
 HEADER = ("strategy", "budget", "accuracy", "difference", "tokens", "seconds", "cached", "failed", "no answer")
 CHOICES_HEADER = ("strategy", "budget", "paths", "choice", "accuracy", "gain")
+WARNINGS_HEADER = ("warning", "searches", "where")
 _WHICH = ("dataset", "model", "strategy", "strategy_object", "budget", "questions", "repeats", "seed")
 _NOTHING = ("", "", "")
 
@@ -52,6 +54,25 @@ def choice_rows(comparison: Comparison) -> list[tuple[str, ...]]:
         for cell in comparison.cells
         for choice in cell.choices
     ]
+
+
+def warning_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """What results were warned of, under `WARNINGS_HEADER`."""
+    total = sum(len(repeat) for cell in comparison.cells for repeat in cell.records)
+    return [
+        (
+            warned.text,
+            f"{warned.searches:,} of {total:,}",
+            "; ".join(f"{name}: {n:,}" for name, n in warned.where.items()),
+        )
+        for warned in comparison.warnings
+    ]
+
+
+def warnings_json(comparison: Comparison) -> str:
+    """What results were warned of, as JSON."""
+    found = [{"warning": w.text, "searches": w.searches, "where": dict(w.where)} for w in comparison.warnings]
+    return json.dumps(found, ensure_ascii=False, indent=1) + "\n"
 
 
 def _budget(cell: Cell) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError
-from tts_search.generators.pretrained import PretrainedGenerator
+from tts_search.generators.pretrained import PretrainedGenerator, longest_in
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.models import model_folder, model_name
 from tts_search.sprm.loading import head_folder
@@ -31,7 +31,7 @@ class NoEngine(PretrainedGenerator):
         folder = model_folder(model, weights=False)
         config = folder / "config.json"
         read = json.loads(config.read_text()) if config.is_file() else {}
-        context = read.get("max_position_embeddings") or _CONTEXT_TOKENS
+        context = longest_in(read) or _CONTEXT_TOKENS
         found = head_folder(folder)
         head = None if found is None else SPRM.from_pretrained(found).config
         super().__init__(model_name(model), PretrainedTokenizer(folder), int(context), head, folder)

@@ -30,6 +30,16 @@ def fingerprint(
     }
 
 
+def longest_in(config: Mapping[str, Any]) -> int | None:
+    """How long prompt and response may get by a model's config.json, None where it does not say.
+
+    GPT-2's kind has another name for it, and a model of several parts says it of its text model.
+    """
+    parts = (config, config.get("text_config") or {})
+    said = (part.get(name) for part in parts for name in ("max_position_embeddings", "n_positions"))
+    return next((length for length in said if isinstance(length, int)), None)
+
+
 class PretrainedGenerator:
     """The properties of the `Generator` protocol, from what a subclass has found out about its model.
 

@@ -58,8 +58,12 @@ class PretrainedTokenizer:
         elif thinking_tags is not None:
             thinking_tags = check_tags(thinking_tags)
         self.thinking: tuple[Ids, Ids] | None = None if thinking_tags is None else tag_ids(self.encode, thinking_tags)
-        control = [str(token) for token in self._hf.added_tokens_decoder.values() if token.special]
-        self._user_text = UserText(control, thinking_tags or ())
+        control = {i: str(token) for i, token in self._hf.added_tokens_decoder.items() if token.special}
+        self._user_text = UserText(list(control.values()), thinking_tags or ())
+        self.thinks_in_control_tokens = any(
+            not control.keys().isdisjoint((tag,) if isinstance(tag, int) else tag) for tag in self.thinking or ()
+        )
+        """Whether its tags are of tokens that servers leave out of texts."""
 
     @property
     def sampling(self) -> Sampling:

@@ -55,7 +55,7 @@ _HEDGE = re.compile(
     r"(?i)(?:(?:a|an|the|about|approximately|exactly|roughly|only|around|just|total|sum|of|equal|to|simply|indeed)\s+)+(?=[-+$\\(\d.√€£¥])"
 )
 _CONCLUDES = re.compile(
-    r"(?i)\W{0,3}(?:so|therefore|thus|hence|in\s+total|in\s+conclusion|finally|altogether|overall|this\s+means|that\s+means|consequently|total|因此|所以|综上)(?![A-Za-z])"
+    r"(?i)\W{0,3}(?:so|therefore|thus|hence|in\s+total|in\s+conclusion|finally|altogether|overall|this\s+means|that\s+means|consequently|(?:the\s+)?total|因此|所以|综上)(?![A-Za-z])"
 )
 _CALCULATOR = re.compile(r"<<[^<>]{0,200}>>")
 _TEXTS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|boldsymbol)\s*\{[^{}]{0,100}\}")

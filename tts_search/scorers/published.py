@@ -11,8 +11,13 @@ from tts_search.written import bind, read_call
 
 
 def is_checkpoint(text: str) -> bool:
-    """Whether a scorer is meant as a model's: a folder, or the id of a repository with its organization."""
+    """Whether a scorer is meant as a model's: a folder, or the id of a repository with its organization.
+
+    A file of Python, or an object in one (`path/to/file.py:Object`), is none.
+    """
     name = name_of(text)
+    if re.search(r"\.py(?::[\w.]+)?$", name):
+        return False
     return "/" in name or Path(name).expanduser().is_dir()
 
 

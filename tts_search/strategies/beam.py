@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from tts_search.core.protocols import Expand, Plan, Until
 from tts_search.core.tree import Node, Tree
-from tts_search.errors import InvalidInputError
 from tts_search.strategies.typed import Typed
 
 
@@ -31,9 +30,7 @@ class StepBeamSearch(Typed):
     keep_finished: bool = True
 
     def __post_init__(self) -> None:
-        self.check_counts()
-        if self.width < 1 or self.branching < 1:
-            raise InvalidInputError(f"a beam needs width >= 1 and branching >= 1: {self}")
+        self.check()
 
     def __call__(self, tree: Tree) -> Plan:
         beam, finished = [tree.root], list[Node]()

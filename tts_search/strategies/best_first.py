@@ -39,9 +39,9 @@ class BestFirst(Typed):
     chunk_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        self.check_counts()
-        if (self.leaves is not None and self.leaves < 1) or not 0 < self.patience <= 1:
-            raise InvalidInputError(f"best-first needs leaves >= 1 (or None) and 0 < patience <= 1: {self}")
+        self.check()
+        if not 0 < self.patience <= 1:
+            raise InvalidInputError(f"best-first needs 0 < patience <= 1: {self}")
 
     def __call__(self, tree: Tree) -> Plan:
         promises = {0: 1.0}

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from tts_search.core.protocols import Expand, Plan, Until
 from tts_search.core.tree import Tree
-from tts_search.errors import InvalidInputError
 from tts_search.strategies.typed import Typed
 
 
@@ -25,9 +24,7 @@ class BestOfN(Typed):
     wave: int | None = None
 
     def __post_init__(self) -> None:
-        self.check_counts()
-        if self.n < 1 or (self.wave is not None and self.wave < 1):
-            raise InvalidInputError(f"BestOfN needs n >= 1 samples and waves of at least 1: {self}")
+        self.check()
 
     def __call__(self, tree: Tree) -> Plan:
         left = self.n

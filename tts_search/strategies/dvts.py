@@ -10,7 +10,6 @@ from typing import ClassVar
 
 from tts_search.core.protocols import Plan, Until
 from tts_search.core.tree import Tree
-from tts_search.errors import InvalidInputError
 from tts_search.strategies.beam import StepBeamSearch
 from tts_search.strategies.typed import Typed
 
@@ -28,10 +27,7 @@ class DVTS(Typed):
     chunk_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        self.check_counts()
-        if self.subtrees < 1:
-            raise InvalidInputError(f"DVTS needs subtrees >= 1: {self}")
-        self._beam()
+        self.check()
 
     def _beam(self) -> StepBeamSearch:
         return StepBeamSearch(

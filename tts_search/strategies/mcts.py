@@ -48,9 +48,9 @@ class MCTS(Typed):
     leaves: int = 1
 
     def __post_init__(self) -> None:
-        shares = (self.exploration or 0) >= 0 and 0 <= (self.finishing or 0) < 1
-        if self.children < 1 or self.leaves < 1 or not shares:
-            raise InvalidInputError(f"MCTS needs children, leaves >= 1, exploration >= 0, 0 <= finishing < 1: {self}")
+        self.check()
+        if (self.exploration or 0) < 0 or not 0 <= (self.finishing or 0) < 1:
+            raise InvalidInputError(f"MCTS needs exploration >= 0 and 0 <= finishing < 1: {self}")
         if self.selection not in ("uct", "puct") or self.backup not in ("mean", "max"):
             raise InvalidInputError(f'MCTS selects by "uct" or "puct" and backs up "mean" or "max": {self}')
 

@@ -324,3 +324,10 @@ def test_tags_in_a_text(text: str, parts: tuple[str, str, bool] | None) -> None:
     assert thought_in(text.replace("think>", "THINKING>"), "auto") == (
         None if parts is None else tuple(p.replace("think>", "THINKING>") if isinstance(p, str) else p for p in parts)
     )
+
+
+def test_a_thought_behind_some_words() -> None:
+    """Where no tags are given; a service whose tags are given writes them in front."""
+    assert thought_in("Let me see. <think>a\nb</think>c", "auto") == ("a\nb", "c", True)
+    assert thought_in("analysisWe need 9.\nOr 8.assistantfinal9", "auto") == ("We need 9.\nOr 8.", "9", True)
+    assert thought_in("Let me see. <think>a\nb", "auto") is None

@@ -448,5 +448,18 @@ def test_the_command_line_takes_a_url(serve: Callable[..., ByHeart]) -> None:
     assert solved.exit_code == 0, solved.output
     assert json.loads(solved.stdout)["answer"].endswith("It is 87.")
     refused = CliRunner().invoke(app, ["solve", "Make 87.", "--generator", "http://127.0.0.1:9/v1"])
-    assert refused.exit_code != 0
+    assert refused.exit_code == 2, "as where a model is not there"
     assert "cannot be reached" in refused.output
+
+
+def test_a_server_of_several_models_from_the_command_line(serve: Callable[..., ByHeart]) -> None:
+    server = serve("hosted")
+    words = ["solve", "Make 87.", "--model", server.url, "-n", "1", "--max-tokens", "100", "--json"]
+    refused = CliRunner().invoke(app, words)
+    assert refused.exit_code == 2
+    typed = "--engine-arg model=by-heart"
+    assert typed in refused.output
+    said = [*words, *typed.split(), "--tokenizer", str(server.folder)]
+    assert json.loads(CliRunner().invoke(app, said).stdout)["model"] == "by-heart"
+    chat = CliRunner().invoke(app, [*words[:3], f"{server.url}/chat/completions", *words[4:]])
+    assert typed in chat.output

@@ -20,7 +20,8 @@ from tts_search.generators.engine_requests import for_all_seeds
 from tts_search.generators.openai.bytes_tokenizer import CLOSE, END, OPEN, BytesTokenizer
 from tts_search.generators.openai.chat_wire import ChatAnswer, ChatBody, as_json, thought_in
 from tts_search.generators.openai.dialect import Dialect
-from tts_search.generators.openai.endpoint import Endpoint
+from tts_search.generators.openai.drawing import SPELLED, SPELLING
+from tts_search.generators.openai.endpoint import Endpoint, which
 from tts_search.generators.openai.troubles import CHAT_PATH, CutError, RefusedError
 from tts_search.generators.openai.watch import CHARACTERS, QUIET_CHUNKS, too_many
 from tts_search.generators.openai.wire import session_of
@@ -90,7 +91,7 @@ class ChatGenerator:
             max_concurrency=max_concurrency,
             path=CHAT_PATH,
         )
-        self.name, known = _model(self._endpoint, model, context_tokens)
+        self.name, known, owner = _model(self._endpoint, model, context_tokens)
         self.context_tokens = context_tokens or known or UNKNOWN_CONTEXT
         self.tokenizer = BytesTokenizer()
         self.sampling = Sampling()
@@ -102,6 +103,7 @@ class ChatGenerator:
             logprobs=logprobs,
             session=session_in_body,
             extra=extra_body or {},
+            spelled=SPELLED if owner in SPELLING else {},
         )
 
     async def generate(self, request: Request) -> Sequence[Completion]:
@@ -247,16 +249,16 @@ def is_chat(url: str) -> bool:
     return url.strip().partition("?")[0].rstrip("/").endswith(CHAT_PATH)
 
 
-def _model(endpoint: Endpoint, model: str | None, context_tokens: int | None) -> tuple[str, int | None]:
-    """What the service calls the model, and how long its context is, where that is said."""
+def _model(endpoint: Endpoint, model: str | None, context_tokens: int | None) -> tuple[str, int | None, str | None]:
+    """What the service calls the model, how long its context is, and who the server is, where that is said."""
     if model is not None and context_tokens is not None:
-        return model, context_tokens  # nothing is left to ask
+        return model, context_tokens, None  # nothing is left to ask
     cards = endpoint.models()
     if model is not None:
         here = {model, str(Path(model).expanduser().resolve())}
         card = next((card for card in cards if {card.id, card.root} & here), None)
-        return (model, None) if card is None else (card.id, card.context)
+        return (model, None, None) if card is None else (card.id, card.context, card.owned_by)
     if len(cards) != 1:
         names = ", ".join(card.id for card in cards[:8]) or "none by its own account"
-        raise ModelNotFoundError(f"{endpoint.name} serves {len(cards)} models ({names}): say which, by model=")
-    return cards[0].id, cards[0].context
+        raise ModelNotFoundError(f"{endpoint.name} serves {len(cards)} models ({names}): {which(cards)}")
+    return cards[0].id, cards[0].context, cards[0].owned_by

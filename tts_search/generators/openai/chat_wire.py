@@ -26,7 +26,8 @@ OURS = ("model", "messages", "n", "stream", "stop", "tools", "tool_choice", *LIM
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatBody:
-    """What the bodies of one generator's requests have in common. `extra` are fields of the user's, which go first.
+    """What the bodies of one generator's requests have in common. `extra` are fields of the user's, which go first;
+    `spelled` says that tags which are control tokens are to be spelled out.
 
     Raises:
         InvalidInputError: `extra` says what every request has to say for itself.
@@ -37,6 +38,7 @@ class ChatBody:
     logprobs: bool
     session: bool
     extra: Mapping[str, Any]
+    spelled: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if taken := [name for name in OURS if name in self.extra]:
@@ -61,6 +63,7 @@ class ChatBody:
         body |= {"repetition_penalty": sampling.repetition_penalty} if sampling.repetition_penalty != 1 else {}
         body |= {"logprobs": True} if self.logprobs else {}
         body |= {"session_id": session_of(request)} if self.session else {}
+        body |= self.spelled
         body |= {} if max_tokens is None else {self.dialect.limit_field: max_tokens}
         left_out = self.dialect.left_out
         if "stream" in left_out:
@@ -204,7 +207,11 @@ def thought_in(text: str, tags: ThinkingTags) -> tuple[str, str, bool] | None:
         return tags_in(text, tags)
     spoken = spoken_thought(text)
     known = [USUAL_TAGS] if spoken is None else [USUAL_TAGS, (spoken.opening, spoken.closing)]
-    return next((found for pair in known if (found := tags_in(text, pair)) is not None), None)
+    found = next((found for pair in known if (found := tags_in(text, pair)) is not None), None)
+    if found is None and spoken is not None and spoken.answer.strip() and "\n" in spoken.thinking.strip():
+        # It began to think behind some words. Within a line they may be words about tags.
+        return spoken.thinking, spoken.answer, True
+    return found
 
 
 def tags_in(text: str, tags: Sequence[str]) -> tuple[str, str, bool] | None:

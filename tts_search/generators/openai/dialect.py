@@ -19,8 +19,9 @@ logger = logging.getLogger(__name__)
 LIMITS = ("max_tokens", "max_completion_tokens")
 OPTIONAL = (
     "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "logprobs", "stream_options", "stream",
+    "skip_special_tokens",
 )  # fmt: skip
-UNNOTICED = ("stream_options", "stream")  # nothing that a user asked for
+UNNOTICED = ("stream_options", "stream", "skip_special_tokens")  # nothing that a user asked for
 LEAST_LIMIT = 16
 TREES = 1024  # whose limits are remembered
 

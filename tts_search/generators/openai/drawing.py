@@ -18,6 +18,8 @@ from tts_search.generators.openai.troubles import RefusedError
 logger = logging.getLogger(__name__)
 
 NEUTRAL: dict[str, Any] = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+SPELLED: dict[str, Any] = {"skip_special_tokens": False}  # or tags that are control tokens are left out of a text
+SPELLING = ("vllm", "sglang")  # who knows that, by `owned_by`
 HONEST = ("vllm", "sglang", "llamacpp")  # `owned_by` in their lists of models
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from itertools import count
 from typing import Annotated
@@ -55,6 +55,13 @@ class Card(BaseModel):
         """The longest prompt plus completion in tokens, by any of its names."""
         named = (self.max_model_len, self.context_length, self.context_window, self.max_context_length)
         return next((tokens for tokens in named if tokens and tokens >= 2), None)
+
+
+def which(cards: Sequence[Card]) -> str:
+    """How to name one of several models."""
+    if not cards:
+        return "name it, as in engine_args={'model': 'its name there'}"
+    return f"say which, as in engine_args={ {'model': cards[0].id} }"
 
 
 class _Cards(BaseModel):

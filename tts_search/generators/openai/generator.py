@@ -19,15 +19,15 @@ from typing import Literal
 from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError
 from tts_search.generators.engine_requests import TAIL_SEED, Completing, Run
-from tts_search.generators.openai.drawing import Drawing
-from tts_search.generators.openai.endpoint import Card, Endpoint
+from tts_search.generators.openai.drawing import SPELLED, SPELLING, Drawing
+from tts_search.generators.openai.endpoint import Card, Endpoint, which
 from tts_search.generators.openai.listener import Listener, listeners
 from tts_search.generators.openai.replies import Reading
 from tts_search.generators.openai.transcriber import Transcriber
 from tts_search.generators.openai.troubles import CutError, RefusedError
 from tts_search.generators.openai.watch import Watch
 from tts_search.generators.openai.wire import NO_HEAD, Answer, Body, session_of
-from tts_search.generators.pretrained import PretrainedGenerator
+from tts_search.generators.pretrained import PretrainedGenerator, longest_in
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.generators.vllm.head import read_config, score_in_engine
 from tts_search.generators.vllm.plugin import score_columns
@@ -126,7 +126,7 @@ class OpenAIGenerator(PretrainedGenerator):
             columns = score_columns(config["vocab_size"]) if scoring else None
         elif head not in ("auto", None):
             raise InvalidInputError("an SPRM head needs token-exact completions: leave tokens='text' or head out")
-        context = context_tokens or card.max_model_len or config.get("max_position_embeddings")
+        context = context_tokens or card.max_model_len or longest_in(config)
         if not context or context < 2:
             raise InvalidInputError(f"context_tokens must be at least 2, got {context}: pass the model's limit")
         super().__init__(card.id, own_tokenizer, int(context), head_config, None)
@@ -142,6 +142,8 @@ class OpenAIGenerator(PretrainedGenerator):
         self._completing = Completing.by(own_tokenizer, int(context), head_config)
         self._body = Body(model=card.id, columns=columns, logprobs=logprobs, session=session_in_body)
         self._drawing = Drawing(self._endpoint.name, own_tokenizer.sampling, card.owned_by)
+        spells = own_tokenizer.thinks_in_control_tokens and card.owned_by in SPELLING
+        self._spelled = SPELLED if spells else {}
         self._sends_ids: bool | None = {"auto": None, "ids": True, "text": False}[tokens]
         self._needs_ids = tokens == "ids" or columns is not None
         self._reading = Reading(self._text, own_tokenizer, card.id, int(context), logprobs, self._needs_ids)
@@ -156,6 +158,11 @@ class OpenAIGenerator(PretrainedGenerator):
         request = replace(request, prefix=tuple(request.prefix))  # it may be joined anew at every look
         self._completing.check(request)
         return await self._completing.all(request, partial(self._sample, request, listeners(request)))
+
+    @property
+    def hides_tags(self) -> bool:
+        """Whether the tags around a thought may be missing from what comes: control tokens, where texts come."""
+        return self._sends_ids is False and self._tokenizer.thinks_in_control_tokens and not self._spelled
 
     async def aclose(self) -> None:
         await self._endpoint.aclose()
@@ -208,7 +215,7 @@ class OpenAIGenerator(PretrainedGenerator):
                 refused = error
         text, drawn = self._text.write(known), self._drawing.fields(request.sampling, ids=False)
         try:
-            await self._stream(sample, self._body.of(request, text, seed, left, drawn))
+            await self._stream(sample, self._body.of(request, text, seed, left, {**drawn, **self._spelled}))
         except RefusedError as error:
             self._drawing.refused(request.sampling, error)
             await self._stream(sample, self._body.of(request, text, seed, left, {}))
@@ -255,7 +262,7 @@ def _card(endpoint: Endpoint, model: str | None, tokenizer: str | Path | None, c
     same = [card for card in cards if {card.id, card.root} & here] or cards
     if len(same) != 1:
         names = ", ".join(card.id for card in cards[:8]) or "none by its own account"
-        raise ModelNotFoundError(f"{endpoint.name} serves {len(cards)} models ({names}): say which, by model=")
+        raise ModelNotFoundError(f"{endpoint.name} serves {len(cards)} models ({names}): {which(cards)}")
     return same[0]
 
 

