@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Self, Unpack
 
+from tts_search.checks import check_question, check_questions, check_seconds, check_whole
 from tts_search.core.job import Job
 from tts_search.core.loop import LoopThread
 from tts_search.core.protocols import Generator, Question
@@ -31,10 +32,6 @@ from tts_search.options import (
     ScorerLike,
     StepRuleLike,
     check_names,
-    check_question,
-    check_questions,
-    check_seconds,
-    check_whole,
     lists_options,
     resolve_generator,
     resolve_job,

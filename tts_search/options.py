@@ -7,25 +7,33 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import math
-import operator
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from functools import partial
-from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 
 from tts_search import discovery
 from tts_search.addresses import without_credentials
+from tts_search.checks import (
+    check_callable,
+    check_complete,
+    check_function,
+    check_no_class,
+    check_repr,
+    check_seconds,
+    check_whole,
+    check_yes_or_no,
+    is_number,
+)
 from tts_search.core.events import Event, OnEvent, OnProgress, as_events
 from tts_search.core.job import Job
-from tts_search.core.protocols import Generator, Messages, Question, Sampling, Scorer, Selector, Strategy
+from tts_search.core.protocols import Generator, Sampling, Scorer, Selector, Strategy
 from tts_search.core.result import Candidate
 from tts_search.core.tree import Tree
-from tts_search.errors import InvalidInputError, shown, told
+from tts_search.errors import InvalidInputError
 from tts_search.log.file import SearchLog
 from tts_search.models import EMBEDDED
 from tts_search.scorers.aggregate import Aggregation, resolve_aggregation
@@ -210,7 +218,7 @@ def resolve_job(
     if getattr(strategy, "endless", False) and all(limit is None for limit in limits):
         raise InvalidInputError(f"{strategy!r} searches until it is stopped: give it a budget, such as budget=160_000")
     margin, halt = said["early_stop"], said["halt"]
-    if margin is not None and not (_is_number(margin) and 0 <= margin <= 1 and selector.decided):
+    if margin is not None and not (is_number(margin) and 0 <= margin <= 1 and selector.decided):
         raise InvalidInputError(
             f"early_stop is a margin in [0, 1] for a selector that can tell a lead; got {margin!r} with "
             f"selector {selector.name!r}"
@@ -295,10 +303,10 @@ def resolve_generator(
     """
     arguments = dict(engine_args or {})
     if not isinstance(generator, str):
-        _no_class("generator", generator)
+        check_no_class("generator", generator)
         if arguments:
             raise InvalidInputError(f"engine_args are for an engine by its name, and {generator!r} is made already")
-        return _complete("generator", generator, Generator)
+        return check_complete("generator", generator, Generator)
     if is_url(model):
         if generator != "auto":
             raise InvalidInputError(
@@ -360,8 +368,8 @@ def resolve_scorer(scorer: ScorerLike, engine: Generator) -> Scorer | None:
     if scorer is None or (scorer == "auto" and engine.head_config is None):
         return None
     if not isinstance(scorer, str):
-        _no_class("scorer", scorer)
-        return _complete("scorer", scorer, Scorer)
+        check_no_class("scorer", scorer)
+        return check_complete("scorer", scorer, Scorer)
     if scorer not in SCORERS and is_checkpoint(scorer) and scorer not in discovery.installed(discovery.SCORERS):
         return read_scorer(scorer)
     if scorer not in SCORERS:
@@ -389,170 +397,6 @@ def _strategy(strategy: str | Strategy | None, effort: str) -> Strategy:
             raise InvalidInputError(f"unknown effort {effort!r}: choose from {', '.join(EFFORTS)}")
         return BestOfN(n=EFFORTS[effort])
     if not isinstance(strategy, str):
-        _no_class("strategy", strategy)
+        check_no_class("strategy", strategy)
         return check_callable("strategy", strategy)
     return read_strategy(strategy)
-
-
-def with_texts(messages: Messages) -> list[dict[str, Any]]:
-    """Chat messages whose contents are texts: a list of text parts is joined.
-
-    Raises:
-        InvalidInputError: a part is no text.
-    """
-    return [{**turn, "content": _text(turn["content"])} for turn in messages]
-
-
-def _text(content: object) -> str:
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, Sequence) or isinstance(content, bytes):
-        raise InvalidInputError(
-            f"a question is text: every content must be a string or a list of text parts, got {content!r}"
-        )
-    texts: list[str] = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-        text = part.get("text") if isinstance(part, Mapping) and kind == "text" else None
-        if not isinstance(text, str):
-            raise InvalidInputError(f"a question is text: a content part of type {kind!r} cannot be read")
-        texts.append(text)
-    return "".join(texts)
-
-
-def check_question(question: object) -> Question:
-    """The question, with its contents as plain texts.
-
-    Raises:
-        InvalidInputError: it is empty, no text, or does not end with the user's turn.
-    """
-    if isinstance(question, str):
-        checked, texts = question, [question]
-    else:
-        if isinstance(question, Mapping) or not isinstance(question, Sequence):
-            raise InvalidInputError(f"a question is a text or a list of chat messages, got {question!r}")
-        turns: list[Any] = list(question)
-        if not turns or any(not isinstance(m, Mapping) or not {"role", "content"} <= m.keys() for m in turns):
-            raise InvalidInputError("chat messages are a non-empty list of {'role': ..., 'content': ...}")
-        if turns[-1]["role"] != "user":
-            raise InvalidInputError(f"the last message must be the user's, its role is {turns[-1]['role']!r}")
-        checked = with_texts(turns)
-        texts = [turn["content"] for turn in checked]
-    if not texts[-1].strip():
-        raise InvalidInputError("the question is empty")
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInputError(f"the question is not valid Unicode text: {error}") from error
-    return checked
-
-
-def check_questions(questions: Any) -> Iterable[Question]:
-    """Many questions: a list of them, or whatever else one can go through.
-
-    Raises:
-        InvalidInputError: it is one question, or nothing that can be gone through.
-    """
-    if isinstance(questions, str | bytes | Mapping):
-        raise InvalidInputError(f"many questions are a list of questions, got {shown(questions)}: put one in a list")
-    if not isinstance(questions, Iterable):
-        raise InvalidInputError(f"many questions are a list, or another iterable of questions, got {shown(questions)}")
-    return questions
-
-
-def check_whole(name: str, value: object, *, at_least: int | None = None) -> int:
-    """A whole number as an `int`, numpy's too.
-
-    Raises:
-        InvalidInputError: it is none, or too small.
-    """
-    limit = "" if at_least is None else f" of at least {at_least}"
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)  # pyright: ignore[reportArgumentType]
-    except TypeError:
-        raise InvalidInputError(f"{name} must be a whole number{limit}, got {value!r}") from None
-    if at_least is not None and number < at_least:
-        raise InvalidInputError(f"{name} must be a whole number{limit}, got {value!r}")
-    return number
-
-
-def check_callable(name: str, value: Any) -> Any:
-    """The value.
-
-    Raises:
-        InvalidInputError: it cannot be called.
-    """
-    if not callable(value):
-        raise InvalidInputError(f"{name} must be callable, got {value!r}")
-    return value
-
-
-def check_function(name: str, value: Any) -> Any:
-    """The value.
-
-    Raises:
-        InvalidInputError: it cannot be called, or a call of it does nothing yet: its like are awaited, or gone through.
-    """
-    check_callable(name, value)
-    _no_class(name, value)
-    for function in (value, getattr(value, "__call__", None)):  # noqa: B004 - an object's own may be async
-        for kind in (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction):
-            if kind(function):
-                raise InvalidInputError(
-                    f"{name} must be a plain function, neither async nor a generator; got {value!r}"
-                )
-    return value
-
-
-def check_yes_or_no(name: str, value: object) -> bool:
-    """True or False, numpy's too.
-
-    Raises:
-        InvalidInputError: it is neither.
-    """
-    if isinstance(value, bool) or type(value).__name__ == "bool":
-        return bool(value)
-    raise InvalidInputError(f"{name} must be True or False, got {value!r}")
-
-
-def check_seconds(name: str, value: Any) -> float | None:
-    """A limit of time, None for no limit.
-
-    Raises:
-        InvalidInputError: it is no number above 0.
-    """
-    if value is None:
-        return None
-    if not _is_number(value) or not value > 0:
-        raise InvalidInputError(f"{name} must be positive, or None for no limit; got {value!r}")
-    return float(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
-
-
-def check_repr(name: str, value: object) -> str:
-    """How a value would be typed: it stands in results, logs and errors.
-
-    Raises:
-        InvalidInputError: its own code for that raised.
-    """
-    try:
-        return repr(value)
-    except BaseException as error:
-        raise InvalidInputError(f"{name}: the repr of {type(value).__qualname__} raised {told(error)}") from error
-
-
-def _complete(what: str, value: Any, kind: type) -> Any:
-    missing = [name for name in vars(kind) if not name.startswith("_") and not hasattr(value, name)]
-    if missing:
-        raise InvalidInputError(f"{what}={shown(value)} is no {kind.__name__}: it has no {', '.join(missing)}")
-    return value
-
-
-def _no_class(what: str, value: object) -> None:
-    if isinstance(value, type):
-        raise InvalidInputError(f"{what}={value.__name__} is a class: give an object of it, {value.__name__}(...)")

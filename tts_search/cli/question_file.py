@@ -12,8 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from tts_search.checks import check_question
 from tts_search.errors import InvalidInputError
-from tts_search.options import check_question
 from tts_search.shards import Shard
 
 
