@@ -99,6 +99,7 @@ def strategy(tree):
     raise RuntimeError("lost")
 
 two = BestOfN(n=2)
+fakes = FakeGenerator
 '''
 
 
@@ -140,6 +141,14 @@ def test_an_answer() -> None:
     assert result.stderr == ""
     assert "\x1b" not in result.stdout
     assert all(line == line.rstrip() for line in lines)
+
+
+def test_samples_that_came_to_no_end_are_counted() -> None:
+    words = ("2 + 2?", "--n", "8", "--max-tokens", "12", "--scorer", "none")
+    kept = len(json.loads(solve(*words, "--json", generator="fakes").stdout)["candidates"])
+    assert 0 < kept < 8
+    assert f"left out  {8 - kept} of 8 paths, which came to no end" in solve(*words, generator="fakes").stdout
+    assert "left out" not in solve("2 + 2?", "--n", "3", "--scorer", "none").stdout
 
 
 def test_without_a_scorer_the_majority_answers() -> None:

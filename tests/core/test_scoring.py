@@ -312,3 +312,15 @@ def test_without_a_reason_a_short_row_is_an_error() -> None:
 class Long(Short):
     def score(self, trajectories: Sequence[Trajectory]) -> Scores:
         return Scores([[0.5, 0.5, 0.5]], unread="?")
+
+
+def test_a_scorer_of_async_code_is_told_what_is_due() -> None:
+    class Judge:
+        async def score(self, trajectories: Sequence[Trajectory]) -> list[list[float]]:
+            return [[0.5] * t.step_count for t in trajectories]
+
+    for inline in (False, True):
+        judge: Any = Judge()
+        judge.inline = inline
+        with pytest.raises(ScorerError, match=r"Judge has an async score\(\), and a plain one is due"):
+            score(Scoring(judge, None), trajectory())

@@ -221,12 +221,23 @@ def _words(result: SearchResult, index: int, *, voted: bool) -> Text:
     return Text(plain(f"... {last}") if last else "", "dim", no_wrap=True, overflow="ellipsis")
 
 
+def _cut_off(result: SearchResult) -> int:
+    """How many samples were cut off and so are no candidates, where every sample was to be one."""
+    tree = result.tree
+    if tree is None or result.stop_reason is not StopReason.COMPLETED or "BestOfN" not in result.strategy:
+        return 0
+    return sum(not node.ended for node in tree.leaves() if node.up is not None)
+
+
 def _account(result: SearchResult) -> tuple[str, str, RenderableType]:
     usage = result.usage
     cap = f" of {result.budget:,} allowed" if result.budget else ""
     rows = [("sampled", f"{usage.sampled_tokens:,}{cap}, {usage.answer_tokens:,} of them for answers")]
     if usage.saved_tokens:
         rows.append(("saved", f"{usage.saved_tokens:,} by stopping early"))
+    if cut := _cut_off(result):
+        paths = f"{cut:,} of {cut + len(result.candidates):,} paths"
+        rows.append(("left out", f"{paths}, which came to no end: --max-tokens is their limit"))
     cached = (
         f", {usage.cached_tokens / usage.prompt_tokens:.0%} of it from the prefix cache" if usage.prompt_tokens else ""
     )

@@ -139,6 +139,7 @@ def silence_logs(debug: bool) -> None:
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     warnings.simplefilter("ignore")
+    logging.getLogger("torch").setLevel(logging.ERROR)
     sys.unraisablehook = lambda _: None  # engines that are torn down late complain to nobody
     logging.getLogger("asyncio").setLevel(
         logging.CRITICAL

@@ -9,7 +9,7 @@ import asyncio
 import math
 import operator
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
@@ -69,6 +69,9 @@ class Scoring:
         due = [len(t.new_step_ends) if self.only_new else t.step_count for t in trajectories]
         try:
             scores = self._method(trajectories) if self._inline else await self._in_turn(trajectories)
+            if isinstance(scores, Coroutine):
+                scores.close()  # or Python complains that nobody awaited it
+                raise ScorerError(f"scorer {name} has an async score(), and a plain one is due: it runs in a thread")
             checked = [tuple([float(score) for score in steps]) for steps in scores]
         except TTSError:
             raise
