@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.checkpoints import train_tokenizer
@@ -24,6 +24,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> PretrainedTokenizer:
     return PretrainedTokenizer(folder)
 
 
+@example(parts=[".", "\n", "\n"], stops={".\n\n", "."})  # one stop in another, and the longer comes last
 @given(
     parts=st.lists(st.sampled_from([*PIECES, LONG, f".\n\n{LONG}"]), max_size=12),
     stops=st.sets(st.sampled_from(PIECES), min_size=1),

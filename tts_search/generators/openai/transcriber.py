@@ -18,7 +18,7 @@ class Transcriber:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._shortest: dict[frozenset[int], list[str]] = {}
+        self._marks: dict[frozenset[int], tuple[list[str], int]] = {}
 
     def write(self, ids: Sequence[int]) -> str:
         """Text of a prompt: as `decode`, but with end-of-text tokens, which chat templates put between turns."""
@@ -34,10 +34,10 @@ class Transcriber:
 
         The whole is read again only where its end reads as one, so that a long text costs little.
         """
-        if stop_ids not in self._shortest:
-            self._shortest[stop_ids] = self._shortest_texts(stop_ids)
-        shortest = self._shortest[stop_ids]
-        recent = text[max(0, len(text) - new - max(map(len, shortest), default=0)) :]
+        if stop_ids not in self._marks:
+            self._marks[stop_ids] = self._marks_of(stop_ids)
+        shortest, longest = self._marks[stop_ids]
+        recent = text[max(0, len(text) - new - longest) :]
         if not any(piece in recent for piece in shortest):
             return False
         end = text[max(0, len(text) - new - _WINDOW) :]
@@ -49,14 +49,14 @@ class Transcriber:
         ours, theirs = ("".join(side.split()) for side in (self._tokenizer.decode(known), text))
         return "\ufffd" in ours + theirs or ours.startswith(theirs)
 
-    def _shortest_texts(self, stop_ids: frozenset[int]) -> list[str]:
-        """Texts one of which is in the text of every stop token."""
+    def _marks_of(self, stop_ids: frozenset[int]) -> tuple[list[str], int]:
+        """Texts one of which is in the text of every stop token, and how long the longest such text is."""
         pieces = {self._tokenizer.pieces[i].decode("utf-8", "ignore") for i in stop_ids}
         shortest: list[str] = []
         for piece in sorted(filter(None, pieces), key=len):
             if not any(known in piece for known in shortest):
                 shortest.append(piece)
-        return shortest
+        return shortest, max(map(len, pieces), default=0)
 
 
 def stop_index(ids: Sequence[int], stop_ids: frozenset[int]) -> int:
