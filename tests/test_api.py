@@ -129,7 +129,7 @@ def test_bad_options_are_refused_before_any_question(searcher: Searcher, options
 
 
 def test_no_samples_are_no_search() -> None:
-    with pytest.raises(InvalidInputError, match="n=0"):
+    with pytest.raises(InvalidInputError, match=r"n of BestOfN must be .* at least 1, got 0"):
         BestOfN(n=0)
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from tokenizers import AddedToken
 from typer.testing import CliRunner
 
@@ -120,17 +121,23 @@ def test_tags_from_the_command_line(scripted: Callable[[str], Path]) -> None:
     assert (told["thinking"], told["answer"]) == (THOUGHT, "9")
 
 
-@pytest.fixture
-def vllm_in_process() -> Iterator[dict[str, Any]]:
-    pytest.importorskip("vllm")
-    torch.set_num_threads(torch.get_num_threads())  # for new threads: a generator of transformers left them fewer
+def searched_on_vllm(form: Form, model: Path) -> SearchResult:
+    engine_args = {"dtype": "float32", "max_model_len": 256, "kv_cache_gib": 0.02, "enforce_eager": True}
     with in_process():
-        yield {"dtype": "float32", "max_model_len": 256, "kv_cache_gib": 0.02, "enforce_eager": True}
+        return searched(form, model, "vllm", engine_args=engine_args)
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Iterator[Executor]:
+    """A process of its own: vLLM counts the threads of its process once, and other engines' tests change them."""
+    pytest.importorskip("vllm")
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        yield pool
 
 
 @pytest.mark.parametrize("name", ["kimi", "gpt-oss", "the template closed", "said"])
-def test_vllm(scripted: Callable[[str], Path], vllm_in_process: dict[str, Any], name: str) -> None:
-    check(FORMS[name], searched(FORMS[name], scripted(name), "vllm", engine_args=vllm_in_process))
+def test_vllm(scripted: Callable[[str], Path], fresh: Executor, name: str) -> None:
+    check(FORMS[name], fresh.submit(searched_on_vllm, FORMS[name], scripted(name)).result())
 
 
 def test_a_server_of_control_tokens(scripted: Callable[[str], Path]) -> None:

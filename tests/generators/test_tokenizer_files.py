@@ -216,7 +216,7 @@ def test_of_large_vocabularies_transformers_knows_which_are_wrong(
     assert (read_plain(folder) is not None) is plain
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.text(st.characters(exclude_categories=["Cs"])), st.booleans())
 def test_any_text(tmp_path_factory: pytest.TempPathFactory, text: str, special: bool) -> None:
     folder = tmp_path_factory.getbasetemp() / "any_text"
