@@ -10,6 +10,8 @@ import pytest
 
 from tests.searches import scripted
 from tests.serving.servers import Paced, Running, serving
+from tts_search import BestOfN, Searcher
+from tts_search.generators.openai import ChatGenerator
 from tts_search.testing.fakes import CLOSE, END, STEP
 
 
@@ -109,6 +111,23 @@ def test_a_stream_tells_rounds_thinking_and_answer(server: Running) -> None:
     assert chunks[-3]["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
     assert chunks[-3]["search"]["score"] == whole["search"]["score"]
     assert {chunk["id"] for chunk in chunks[:-1]} == {chunks[0]["id"]}
+
+
+def test_a_single_sample_streams_like_a_model_without_a_server_of_searches(server: Running) -> None:
+    whole = server.chat(seed=4, reasoning_effort="none").json()["choices"][0]["message"]
+    chunks = server.stream(seed=4, reasoning_effort="none")
+    assert text_of(chunks, "reasoning").strip() == (whole["reasoning"] or "").strip()
+    assert text_of(chunks) == whole["content"]
+
+
+def test_a_client_of_ours_asks_it_for_samples_and_not_for_searches(server: Running) -> None:
+    generator = ChatGenerator(f"{server.url}/v1", max_retries=0)
+    assert generator.name == "fake:none"
+    with Searcher(generator=generator) as searcher:
+        result = searcher.search("Why?", strategy=BestOfN(n=3), budget=300, max_tokens=90)
+    assert 0 < result.usage.sampled_tokens <= 300
+    assert len(result.candidates) == 3
+    assert not any("path" in step.text for step in result.steps)
 
 
 def test_an_answer_streams_as_it_is_sampled_and_one_voted_on_comes_at_once() -> None:

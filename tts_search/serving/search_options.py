@@ -74,6 +74,11 @@ class Plan:
     strategy: Strategy
     warnings: tuple[str, ...] = ()
 
+    @property
+    def samples_once(self) -> bool:
+        """Whether nothing is searched: the model answers once, as without this server."""
+        return self.strategy == STRATEGIES["single"]
+
 
 def plan(ask: Ask, served: Served) -> Plan:
     """The search that a request names.

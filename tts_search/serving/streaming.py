@@ -68,7 +68,7 @@ class Rounds:
         self._told = time.monotonic() - LINE_SECONDS
 
     def hear(self, event: Event) -> str:
-        """A line, where the event ends a round that is worth one."""
+        """A line, where the event ends a round that is worth one; none of a single sample, which has no rounds."""
         if not isinstance(event, Grown | Sampled):
             return ""
         for node in event.nodes if isinstance(event, Grown) else ():
@@ -84,6 +84,8 @@ class Rounds:
 
     def line(self) -> str:
         """How far it has come, where that is more than was told."""
+        if self._search.plan.samples_once:
+            return ""
         paths = self._nodes - len(self.parents - {None, 0})
         best = "" if self._best is None else f", best {self._best:.2f}"
         grown = f"{paths} {'path' if paths == 1 else 'paths'}{best}, " if paths else ""

@@ -18,6 +18,7 @@ from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundEr
 from tts_search.generators.openai.bytes_tokenizer import CLOSE, END, OPEN, BytesTokenizer
 from tts_search.generators.openai.chat import ChatGenerator, base_of, is_chat
 from tts_search.generators.openai.chat_wire import thought_in
+from tts_search.generators.openai.endpoint import Card, only
 from tts_search.testing.conformance import GeneratorConformance
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -53,6 +54,31 @@ class TestConformance(GeneratorConformance):
 
     def test_different_seeds_differ(self, engine: Any) -> None:
         """It knows one answer."""
+
+
+SERVED = {"root": "m", "max_model_len": 400}
+
+
+@pytest.mark.parametrize(
+    ("cards", "found"),
+    [
+        (
+            [{"id": "m:high", "parent": "m"} | SERVED, {"id": "m"} | SERVED, {"id": "m:low", "parent": "m"} | SERVED],
+            "m",
+        ),
+        ([{"id": "alias"} | SERVED, {"id": "m"} | SERVED], "alias"),
+        ([{"id": "m"} | SERVED, {"id": "adapted", "parent": "m", "root": "adapter"}], None),
+        ([{"id": "m"}, {"id": "n"}], None),
+        ([], None),
+    ],
+)
+def test_several_names_of_one_model_are_one_model(cards: list[dict[str, Any]], found: str | None) -> None:
+    listed = [Card.model_validate(card) for card in cards]
+    if found is None:
+        with pytest.raises(ModelNotFoundError, match=f"serves {len(cards)} models"):
+            only("server", listed, listed)
+    else:
+        assert only("server", listed, listed).id == found
 
 
 @pytest.mark.parametrize("field", ["reasoning", "reasoning_content", "both", "tags", "closed", "parts"])

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from tts_search.core.protocols import Completion, Request, Sampling
-from tts_search.errors import EngineUnavailableError, GeneratorError, InvalidInputError, ModelNotFoundError
+from tts_search.errors import EngineUnavailableError, GeneratorError, InvalidInputError
 from tts_search.generators.engine_requests import for_all_seeds
 from tts_search.generators.openai.bytes_tokenizer import CLOSE, END, OPEN, BytesTokenizer
 from tts_search.generators.openai.chat_wire import ChatAnswer, ChatBody, as_json, thought_in
 from tts_search.generators.openai.dialect import Dialect
 from tts_search.generators.openai.drawing import SPELLED, SPELLING
-from tts_search.generators.openai.endpoint import Endpoint, which
+from tts_search.generators.openai.endpoint import Endpoint, only
 from tts_search.generators.openai.troubles import CHAT_PATH, CutError, RefusedError
 from tts_search.generators.openai.watch import CHARACTERS, QUIET_CHUNKS, too_many
 from tts_search.generators.openai.wire import session_of
@@ -258,7 +258,7 @@ def _model(endpoint: Endpoint, model: str | None, context_tokens: int | None) ->
         here = {model, str(Path(model).expanduser().resolve())}
         card = next((card for card in cards if {card.id, card.root} & here), None)
         return (model, None, None) if card is None else (card.id, card.context, card.owned_by)
-    if len(cards) != 1:
-        names = ", ".join(card.id for card in cards[:8]) or "none by its own account"
-        raise ModelNotFoundError(f"{endpoint.name} serves {len(cards)} models ({names}): {which(cards)}")
-    return cards[0].id, cards[0].context, cards[0].owned_by
+    card = only(endpoint.name, cards, cards)
+    if card.owned_by == "tts-search":  # a server of searches: by this name it samples once, as a model does
+        card = next((one for one in cards if one.id == f"{card.id}:none"), card)
+    return card.id, card.context, card.owned_by

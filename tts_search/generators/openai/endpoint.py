@@ -44,6 +44,7 @@ class Card(BaseModel):
 
     id: str
     root: str | None = None  # vLLM and SGLang: the folder or hub id that it was loaded from
+    parent: str | None = None  # vLLM: of an adapter, its model; of another name for a model, the model's
     max_model_len: Annotated[int, Field(ge=2)] | None = None
     context_length: int | None = None  # OpenRouter, Together
     context_window: int | None = None  # Groq
@@ -57,11 +58,24 @@ class Card(BaseModel):
         return next((tokens for tokens in named if tokens and tokens >= 2), None)
 
 
-def which(cards: Sequence[Card]) -> str:
-    """How to name one of several models."""
-    if not cards:
-        return "name it, as in engine_args={'model': 'its name there'}"
-    return f"say which, as in engine_args={ {'model': cards[0].id} }"
+def only(name: str, cards: Sequence[Card], listed: Sequence[Card]) -> Card:
+    """The one of these cards, or the first of several names for the same weights: of those, one without a parent.
+
+    Servers name one model several times to say how it is asked, as `tts-search serve` does with efforts.
+
+    Raises:
+        ModelNotFoundError: there is none, or there are several; it names what the server lists.
+    """
+    roots = {card.root for card in cards}
+    if len(cards) == 1 or (len(roots) == 1 and None not in roots):
+        return next((card for card in cards if card.parent is None), cards[0])
+    names = ", ".join(card.id for card in listed[:8]) or "none by its own account"
+    how = (
+        f"say which, as in engine_args={ {'model': listed[0].id} }"
+        if listed
+        else "name it, as in engine_args={'model': 'its name there'}"
+    )
+    raise ModelNotFoundError(f"{name} serves {len(listed)} models ({names}{', ...' if len(listed) > 8 else ''}): {how}")
 
 
 class _Cards(BaseModel):

@@ -20,7 +20,7 @@ from tts_search.core.protocols import Completion, Request
 from tts_search.errors import EngineUnavailableError, InvalidInputError, ModelNotFoundError
 from tts_search.generators.engine_requests import TAIL_SEED, Completing, Run
 from tts_search.generators.openai.drawing import SPELLED, SPELLING, Drawing
-from tts_search.generators.openai.endpoint import Card, Endpoint, which
+from tts_search.generators.openai.endpoint import Card, Endpoint, only
 from tts_search.generators.openai.listener import Listener, listeners
 from tts_search.generators.openai.replies import Reading
 from tts_search.generators.openai.transcriber import Transcriber
@@ -260,10 +260,7 @@ def _card(endpoint: Endpoint, model: str | None, tokenizer: str | Path | None, c
         return next((card for card in cards if card.id == model), Card(id=model))
     here = {str(tokenizer), str(Path(tokenizer).expanduser().resolve())} if tokenizer is not None else set()
     same = [card for card in cards if {card.id, card.root} & here] or cards
-    if len(same) != 1:
-        names = ", ".join(card.id for card in cards[:8]) or "none by its own account"
-        raise ModelNotFoundError(f"{endpoint.name} serves {len(cards)} models ({names}): {which(cards)}")
-    return same[0]
+    return only(endpoint.name, same, cards)
 
 
 def _folder(card: Card, tokenizer: str | Path | None) -> Path:
