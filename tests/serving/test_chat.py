@@ -113,6 +113,14 @@ def test_a_stream_tells_rounds_thinking_and_answer(server: Running) -> None:
     assert {chunk["id"] for chunk in chunks[:-1]} == {chunks[0]["id"]}
 
 
+def test_what_this_package_has_is_not_looked_for_in_others(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which packages are installed takes longer to find out than all else that is done for a request."""
+    monkeypatch.setattr("tts_search.discovery.installed", lambda group: pytest.fail(group))
+    for strategy in ("BestOfN(n=2)", "best_of_n(n=2)", "Repeat(BestOfN(n=2))", "low"):
+        assert server.chat(search={"strategy": strategy, "budget": 200}).status_code == 200
+    assert server.chat(model="fake:low").status_code == 200
+
+
 def test_a_single_sample_streams_like_a_model_without_a_server_of_searches(server: Running) -> None:
     whole = server.chat(seed=4, reasoning_effort="none").json()["choices"][0]["message"]
     chunks = server.stream(seed=4, reasoning_effort="none")

@@ -21,7 +21,7 @@ from tts_search.serving.fields import Ask, SearchFields
 from tts_search.serving.limits import Limits
 from tts_search.serving.refusals import RefusedError
 from tts_search.strategies.best_of_n import BestOfN
-from tts_search.strategies.naming import STRATEGIES, read_strategy
+from tts_search.strategies.naming import OWN, STRATEGIES, read_strategy
 
 # Best-of-k; 2, 8 and 32 are the paper's (section 4.1).
 EFFORTS: Mapping[str, int] = {"none": 1, "minimal": 2, "low": 2, "medium": 8, "high": 32, "xhigh": 64}
@@ -172,7 +172,9 @@ def _set(strategy: str | Strategy) -> Strategy:
 
 def _named(name: str, served: Served) -> Strategy:
     def find(part: str) -> None:
-        if part not in STRATEGIES and part not in served.plugins and part in discovery.installed(discovery.STRATEGIES):
+        if part in OWN or part in served.plugins:
+            return
+        if part in discovery.installed(discovery.STRATEGIES):
             raise InvalidInputError(f"strategy {part!r} is not offered to requests here")
 
     if name in EFFORTS:
