@@ -60,6 +60,9 @@ def in_process() -> Iterator[None]:
     from tests.generators.vllm.inprocess import InProcessEngine
 
     threads, set_threads, environment = torch.get_num_threads(), torch.set_num_threads, dict(os.environ)
+    # The threads that vLLM starts in are to count as many as this one does: their kernels share out work by it. A
+    # generator of transformers for a small model has told all new threads of the process to have one.
+    torch.set_num_threads(threads)
     patch = pytest.MonkeyPatch()
     patch.setattr("tts_search.generators.vllm.engine.launch", InProcessEngine)
     patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
