@@ -198,7 +198,7 @@ class Searcher:
             return
         self._loop.check_thread()
         try:
-            self._loop.call(self._close())
+            self._loop.call(self._close(), last=True)
         finally:
             self._loop.stop()
 

@@ -267,7 +267,31 @@ def test_closing_under_a_running_batch_ends_it() -> None:
     searcher.close()
     thread.join(60)
     assert not thread.is_alive()
-    assert [type(error) for error in ended] == [SearchCancelledError]
+    (error,) = ended  # it waited for a result, or was about to
+    assert isinstance(error, SearchCancelledError) or "this Searcher is closed" in str(error)
+
+
+def test_what_comes_while_it_closes_is_refused() -> None:
+    closing, free = threading.Event(), threading.Event()
+
+    class Lingering(FakeGenerator):
+        async def aclose(self) -> None:
+            closing.set()
+            await asyncio.to_thread(free.wait, 60)
+
+    searcher = Searcher(generator=Lingering(), scorer=FakeScorer())
+    assert searcher.search("Why?").answer
+    thread = threading.Thread(target=searcher.close)
+    thread.start()
+    assert closing.wait(60)
+    try:
+        with pytest.raises(InvalidInputError, match="this Searcher is closed"):
+            searcher.search("Why?")
+        searcher.close()  # it is at it
+    finally:
+        free.set()
+        thread.join(60)
+    assert not thread.is_alive()
 
 
 def in_a_fork(searcher: Searcher, answers: Any) -> None:

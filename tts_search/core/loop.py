@@ -34,8 +34,8 @@ class LoopThread:
         """Whether this is another process than the one it began in: threads and engines stay behind in a fork."""
         return self._loop is not None and os.getpid() != self._process
 
-    def submit(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Start the work; its outcome, for whichever thread wants it.
+    def submit(self, work: Coroutine[Any, Any, T], *, last: bool = False) -> concurrent.futures.Future[T]:
+        """Start the work; its outcome, for whichever thread wants it. Behind the `last` nothing is taken on.
 
         Raises:
             InvalidInputError: the process was forked since, or the loop was stopped.
@@ -55,9 +55,10 @@ class LoopThread:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=_run, args=(self._loop,), name="tts-search", daemon=True)
                 self._thread.start()
+            self.closed = last
             return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    def call(self, work: Coroutine[Any, Any, T]) -> T:
+    def call(self, work: Coroutine[Any, Any, T], *, last: bool = False) -> T:
         """Wait for the work; Ctrl-C cancels it.
 
         Raises:
@@ -69,7 +70,7 @@ class LoopThread:
         except InvalidInputError:
             work.close()
             raise
-        future = self.submit(work)
+        future = self.submit(work, last=last)
         try:
             return future.result()
         except concurrent.futures.CancelledError:
