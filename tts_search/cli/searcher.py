@@ -144,35 +144,23 @@ def open_searcher(
             found = bind(found, f"--generator {generator}", (), arguments).make()
         generator, arguments = instantiate(found, Generator, f"--generator {engine.generator}"), {}
     try:
-        return _opened(engine, drawing, scoring, generator, arguments, extract, concurrency)
+        return Searcher(
+            engine.model or EMBEDDED,
+            generator=generator,
+            scorer=None if scoring is None else _scorer(scoring.scorer),
+            engine_args=arguments,
+            aggregation=None if scoring is None else _function(scoring.aggregation, "--aggregation"),
+            extract=_function(extract, "--extract"),
+            step_rule=None if scoring is None else scoring.step,
+            thinking_tags=engine.thinking_tags or "auto",
+            system=drawing.system,
+            max_tokens=drawing.max_tokens,
+            answer_tokens=drawing.answer_tokens,
+            sampling=drawing.sampling,
+            concurrency=concurrency,
+        )
     except GeneratorError as error:  # no search has failed: no server, or none that lets us in, is at the address
         raise InvalidInputError(str(error)) from error
-
-
-def _opened(
-    engine: Engine,
-    drawing: Drawing,
-    scoring: Scoring | None,
-    generator: Any,
-    arguments: dict[str, Any],
-    extract: str,
-    concurrency: int,
-) -> Searcher:
-    return Searcher(
-        engine.model or EMBEDDED,
-        generator=generator,
-        scorer=None if scoring is None else _scorer(scoring.scorer),
-        engine_args=arguments,
-        aggregation=None if scoring is None else _function(scoring.aggregation, "--aggregation"),
-        extract=_function(extract, "--extract"),
-        step_rule=None if scoring is None else scoring.step,
-        thinking_tags=engine.thinking_tags or "auto",
-        system=drawing.system,
-        max_tokens=drawing.max_tokens,
-        answer_tokens=drawing.answer_tokens,
-        sampling=drawing.sampling,
-        concurrency=concurrency,
-    )
 
 
 def _scorer(name: str) -> Any:
