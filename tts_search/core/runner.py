@@ -229,14 +229,14 @@ class _Search:
         if final.state.phase is not Phase.PLAIN:
             return []
         spoken = spoken_thought(self.tree.decode(self.tree.token_ids(final)))
-        if spoken is None and getattr(self.shared.generator, "hides_tags", False):
+        if spoken is None:
+            if not getattr(self.shared.generator, "hides_tags", False):
+                return []
             return [
                 f"{self.shared.generator.name!r} thinks between control tokens, which its server leaves out of texts: "
                 "if it thought, its thought is part of the answer. Use a server that takes and shows token ids, or "
                 "that writes control tokens (--special of llama.cpp)"
             ]
-        if spoken is None:
-            return []
         tags = (spoken.opening, spoken.closing)
         return [
             f"the model thinks between {tags[0]} and {tags[1]}, which its tokenizer does not announce, so that whole "
