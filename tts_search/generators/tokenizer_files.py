@@ -72,25 +72,28 @@ def read_plain(folder: Path) -> PlainTokenizer | None:
     try:
         from tokenizers import AddedToken, Tokenizer
 
-        core = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        added: dict[int, AddedToken] = core.get_added_tokens_decoder()
         settings = _object(folder / "tokenizer_config.json")
-        if "added_tokens_decoder" in settings:
-            entries = settings.pop("added_tokens_decoder").items()
-            told = {int(number): repr(AddedToken(**entry)) for number, entry in entries}
-            plain = told.items() <= {number: repr(token) for number, token in added.items()}.items()
-        else:  # older folders say in two files what newer ones say there
-            told = {number: text for text, number in _object(folder / "added_tokens.json").items()}
-            plain = told.items() <= {number: token.content for number, token in added.items()}.items()
+        told = settings.pop("added_tokens_decoder", None)
+        listed: dict[str, int] = {}
+        if told is None:  # older folders say in two files what newer ones say there
+            listed = _object(folder / "added_tokens.json")
             settings |= _object(folder / "special_tokens_map.json")
-        plain = plain and {token.content for token in added.values()}.issuperset(_special(settings))
-        plain = plain and not _of_mistral(folder, core) and not (folder / "additional_chat_templates").exists()
         file = folder / "chat_template.jinja"
         template = file.read_text("utf-8") if file.is_file() else settings.get("chat_template")
         names = {name for name, value in settings.items() if value is not None and value is not False}
-        plain = plain and names <= {*NAMED, *EXTRA, *_NO_BEARING, "chat_template"} and isinstance(template, str | None)
+        plain = names <= {*NAMED, *EXTRA, *_NO_BEARING, "chat_template"} and isinstance(template, str | None)
+        if not plain or (folder / "additional_chat_templates").exists():
+            return None
+        core = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        added: dict[int, AddedToken] = core.get_added_tokens_decoder()
+        texts = {token.content: number for number, token in added.items()}
+        known = {(number, repr(token)) for number, token in added.items()}
+        plain = known.issuperset((int(number), repr(AddedToken(**entry))) for number, entry in (told or {}).items())
+        plain = plain and listed.items() <= texts.items() and texts.keys() >= set(_special(settings))
+        if not plain or _of_mistral(folder, core):
+            return None
         named = {name: _content(settings[name]) for name in NAMED if settings.get(name) is not None}
-        return PlainTokenizer(core, named, template) if plain else None
+        return PlainTokenizer(core, named, template)
     except Exception:  # whatever it is, transformers has the words for it
         return None
 
