@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, ClassVar
 
@@ -12,13 +13,6 @@ from tts_search.errors import InvalidInputError, shown
 
 MOST = 100_000
 _GONE_THROUGH = ("leaves", "subtrees")  # counts that a strategy goes through one by one, whatever the budget
-_WANTED = {
-    "int": "a whole number of at least 1",
-    "float": "a finite number",
-    "Until": "step, thought or end",
-    "bool": "True or False",
-    "": "something else",
-}
 
 
 class Typed:
@@ -40,14 +34,14 @@ class Typed:
             value, kind = getattr(self, field.name), str(field.type)
             if value is None and "None" in kind:
                 continue
+            wanted, fitted = next(known for name, known in _KINDS.items() if name in kind)
             try:
-                value = _fitted(value, kind)
-                object.__setattr__(self, field.name, value)
+                value = fitted(value)
             except (TypeError, ValueError):
-                wanted = next(said for name, said in _WANTED.items() if name in kind)
                 raise InvalidInputError(
                     f"{field.name} of {type(self).__name__} must be {wanted}, got {shown(value)}"
                 ) from None
+            object.__setattr__(self, field.name, value)
             if field.name in _GONE_THROUGH and value > MOST:
                 raise InvalidInputError(f"{field.name} of {type(self).__name__} may be {MOST:,} at most, got {value:,}")
 
@@ -59,26 +53,28 @@ class Typed:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-def _fitted(value: Any, kind: str) -> Any:
-    """A value as a field of this kind holds it.
+def _truth(value: Any) -> bool:
+    return value if isinstance(value, bool) else _refuse()
 
-    Raises:
-        TypeError, ValueError: it is none.
-    """
-    if "bool" in kind:
-        return value if isinstance(value, bool) else _refuse()
-    if "Until" in kind:
-        return Until(value)
-    if isinstance(value, bool) and ("int" in kind or "float" in kind):
-        _refuse()
-    if "int" in kind:
-        count = operator.index(value)
-        return count if count >= 1 else _refuse()
-    if "float" in kind:
-        number = value if isinstance(value, int) else float(value)
-        return number if math.isfinite(number) else _refuse()
-    return value
+
+def _count(value: Any) -> int:
+    count = _refuse() if isinstance(value, bool) else operator.index(value)
+    return count if count >= 1 else _refuse()
+
+
+def _finite(value: Any) -> float:
+    number = _refuse() if isinstance(value, bool) else value if isinstance(value, int) else float(value)
+    return number if math.isfinite(number) else _refuse()
 
 
 def _refuse() -> Any:
     raise ValueError
+
+
+_KINDS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {  # by what stands in the field's annotation
+    "bool": ("True or False", _truth),
+    "Until": ("step, thought or end", Until),
+    "int": ("a whole number of at least 1", _count),
+    "float": ("a finite number", _finite),
+    "": ("anything", lambda value: value),
+}
