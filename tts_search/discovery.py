@@ -11,10 +11,12 @@ Knows names and how to import what they stand for; it knows nothing of what plug
 from __future__ import annotations
 
 from collections.abc import Collection
-from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tts_search.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
 
 SCORERS = "tts_search.scorers"
 STRATEGIES = "tts_search.strategies"
@@ -23,7 +25,7 @@ GENERATORS = "tts_search.generators"
 
 def installed(group: str) -> list[str]:
     """The names that installed packages offer in a group."""
-    return sorted({entry.name for entry in entry_points(group=group)})
+    return sorted({entry.name for entry in _declared(group)})
 
 
 def load(group: str, name: str, own: Collection[str]) -> Any:
@@ -38,7 +40,7 @@ def load(group: str, name: str, own: Collection[str]) -> Any:
         InvalidInputError: no package offers the name, several do, or it cannot be imported.
     """
     kind = group.rpartition(".")[2].removesuffix("s").replace("strategie", "strategy")
-    found = list(entry_points(group=group, name=name))
+    found = list(_declared(group).select(name=name))
     if not found:
         raise InvalidInputError(
             f"unknown {kind} {name!r}: choose from {', '.join((*own, *installed(group)))}, or pass an object"
@@ -72,3 +74,10 @@ def instantiate(found: Any, kind: type, label: str) -> Any:
         missing = [name for name in vars(kind) if not name.startswith("_") and not hasattr(found, name)]
         raise InvalidInputError(f"{label} is no {kind.__name__}: it has no {', '.join(missing)}")
     return found
+
+
+def _declared(group: str) -> EntryPoints:
+    """What installed packages declare; importing the reader of their files takes longer than most of this package."""
+    from importlib.metadata import entry_points
+
+    return entry_points(group=group)

@@ -100,7 +100,7 @@ class ByDefinition:
             siblings = math.fsum(n.value for n in self.tree.children(parent))
             share = child.value / siblings if siblings else 0.0
             spread = math.sqrt(self.visits(parent)) * share / (1 + self.visits(child))
-        c = math.sqrt(2) * self.spread() if self.strategy.exploration is None else self.strategy.exploration
+        c = math.sqrt(24) * self.spread() if self.strategy.exploration is None else self.strategy.exploration
         return self.value(child) + c * spread
 
     def walk(self, bound: Callable[[Node, Node], float]) -> Node:

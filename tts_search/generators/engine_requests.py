@@ -36,12 +36,12 @@ class Run(NamedTuple):
             GeneratorError: a log-probability or a score is no number.
         """
         for what, values in (("policy's log-probability", self.logprobs), ("SPRM head's output", self.rows)):
-            for position, value in enumerate(values):
-                if not math.isfinite(value):
-                    raise GeneratorError(
-                        f"the {what} is {value} at generated token {position}: the weights hold or lead to numbers out "
-                        'of range; check the checkpoint, or load it with dtype="float32"'
-                    )
+            if not all(map(math.isfinite, values)):
+                position, value = next((i, value) for i, value in enumerate(values) if not math.isfinite(value))
+                raise GeneratorError(
+                    f"the {what} is {value} at generated token {position}: the weights hold or lead to numbers out "
+                    'of range; check the checkpoint, or load it with dtype="float32"'
+                )
         return self
 
 

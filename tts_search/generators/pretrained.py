@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tts_search.core.protocols import Question, Sampling
-from tts_search.embedded import MODEL_FOLDER, puzzles
+from tts_search.embedded import MODEL_FOLDER
 from tts_search.generators.tokenizer import PretrainedTokenizer
 from tts_search.models import contents_of, digest_files
 from tts_search.sprm.config import SPRMConfig
@@ -94,6 +94,8 @@ class PretrainedGenerator:
         """What to know of a question that the model is not made for: the embedded one knows number puzzles alone."""
         if self._folder != MODEL_FOLDER:
             return None
+        from tts_search.embedded import puzzles  # what no other model needs
+
         text = question if isinstance(question, str) else question[-1]["content"]
         return puzzles.remark(text)
 

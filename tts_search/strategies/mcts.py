@@ -17,6 +17,7 @@ from tts_search.strategies.statistics import Statistics
 from tts_search.strategies.typed import Typed
 
 FINISHING = 0.25  # of all tokens
+EVEN_SPREAD = 12**-0.5  # the standard deviation of values that lie evenly over [0, 1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -28,11 +29,12 @@ class MCTS(Typed):
     one more visit, worth 0, along its path. `selection="puct"` explores a child by its share of its siblings' values. A
     path that ended or cannot grow is never selected again.
 
-    `exploration` is the constant of the bound. UCB1's sqrt(2) is made for values all over [0, 1]. Step scores lie
-    closer together, and among so few visits it grows a tree so broad that no long thought ends. So the default, None,
-    is sqrt(2) standard deviations of the values seen so far. And for every three tokens of the tree one is spent on
-    taking a single child of the best leaf to the end of its thought: the share `finishing` of all tokens is a quarter
-    by default; 0 by default where `exploration` is a number, so that `MCTS(exploration=2**0.5)` is plain UCT.
+    `exploration` is the constant of the bound. UCB1's sqrt(2) is made for values all over [0, 1], and many scorers'
+    lie closer together. So the default, None, is sqrt(2) for values that lie evenly over [0, 1], and as much smaller or
+    larger as the standard deviation of the values seen so far is. By such a bound alone, with so few visits, no long
+    thought would end. So for every three tokens of the tree one is spent on taking a single child of the best leaf to
+    the end of its thought: the share `finishing` of all tokens is a quarter by default; 0 by default where
+    `exploration` is a number, so that `MCTS(exploration=2**0.5)` is plain UCT.
     """
 
     endless: ClassVar[bool] = True  # grows until something stops it: a search without any limit is refused
@@ -77,7 +79,7 @@ class MCTS(Typed):
     def _select(self, stats: Statistics) -> list[Node]:
         """Up to `leaves` different leaves, each by a walk from the root along the highest bound."""
         bound = uct if self.selection == "uct" else puct
-        c = math.sqrt(2) * float(stats.spread) if self.exploration is None else self.exploration
+        c = math.sqrt(2) * float(stats.spread) / EVEN_SPREAD if self.exploration is None else self.exploration
         chosen: list[Node] = []
         while len(chosen) < self.leaves and stats.room[0]:
             chosen.append(stats.walk(lambda parent: bound(stats, parent, c)))

@@ -19,6 +19,7 @@ from tts_search.generators.openai.bytes_tokenizer import CLOSE, END, OPEN, Bytes
 from tts_search.generators.openai.chat import ChatGenerator, base_of, is_chat
 from tts_search.generators.openai.chat_wire import thought_in
 from tts_search.generators.openai.endpoint import Card, only
+from tts_search.generators.openai.shapes import shaped
 from tts_search.testing.conformance import GeneratorConformance
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -73,7 +74,7 @@ SERVED = {"root": "m", "max_model_len": 400}
     ],
 )
 def test_several_names_of_one_model_are_one_model(cards: list[dict[str, Any]], found: str | None) -> None:
-    listed = [Card.model_validate(card) for card in cards]
+    listed = [shaped(Card, card) for card in cards]
     if found is None:
         with pytest.raises(ModelNotFoundError, match=f"serves {len(cards)} models"):
             only("server", listed, listed)

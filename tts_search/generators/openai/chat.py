@@ -18,10 +18,11 @@ from tts_search.core.protocols import Completion, Request, Sampling
 from tts_search.errors import EngineUnavailableError, GeneratorError, InvalidInputError
 from tts_search.generators.engine_requests import for_all_seeds
 from tts_search.generators.openai.bytes_tokenizer import CLOSE, END, OPEN, BytesTokenizer
-from tts_search.generators.openai.chat_wire import ChatAnswer, ChatBody, as_json, thought_in
+from tts_search.generators.openai.chat_wire import ChatAnswer, ChatBody, thought_in
 from tts_search.generators.openai.dialect import Dialect
 from tts_search.generators.openai.drawing import SPELLED, SPELLING
 from tts_search.generators.openai.endpoint import Endpoint, only
+from tts_search.generators.openai.shapes import to_json
 from tts_search.generators.openai.troubles import CHAT_PATH, CutError, RefusedError
 from tts_search.generators.openai.watch import CHARACTERS, QUIET_CHUNKS, too_many
 from tts_search.generators.openai.wire import session_of
@@ -157,7 +158,7 @@ class ChatGenerator:
             # A service that knows its own limit holds to it better than we can: the prompt counts there, too.
             body = self._body.of(request, seed, None if limit >= self.context_tokens else limit)
             try:
-                await self._stream(request, as_json(body), limit, answer)
+                await self._stream(request, to_json(body), limit, answer)
                 return limit
             except RefusedError as error:
                 first = first or error

@@ -10,14 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import pydantic_core
-from pydantic import BaseModel, NonNegativeInt
-
 from tts_search.core.protocols import Request
 from tts_search.errors import InvalidInputError
 from tts_search.generators.engine_requests import SEED_MASK
 from tts_search.generators.openai.dialect import LIMITS, Dialect
-from tts_search.generators.openai.wire import ENDINGS, PromptDetails, read_chunk, session_of, usable_logprobs
+from tts_search.generators.openai.shapes import Count, Struct, read_chunk
+from tts_search.generators.openai.wire import ENDINGS, PromptDetails, session_of, usable_logprobs
 from tts_search.thinking import ThinkingTags, spoken_thought
 
 USUAL_TAGS = ("<think>", "</think>")
@@ -71,48 +69,43 @@ class ChatBody:
         return {name: value for name, value in body.items() if name not in left_out} | dict(self.extra)
 
 
-def as_json(body: Mapping[str, Any]) -> bytes:
-    """A body, for sending."""
-    return pydantic_core.to_json(body, inf_nan_mode="constants")
-
-
-class _Part(BaseModel):
+class _Part(Struct):
     type: str | None = None
     text: str | None = None
     thinking: str | list[_Part] | None = None
 
 
-class _Message(BaseModel):
+class _Message(Struct):
     content: str | list[_Part] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
 
 
-class _Token(BaseModel):
+class _Token(Struct):
     logprob: float | None = None
 
 
-class _Logprobs(BaseModel):
+class _Logprobs(Struct):
     content: list[_Token] | None = None
 
 
-class _Choice(BaseModel):
+class _Choice(Struct):
     delta: _Message | None = None
     message: _Message | None = None  # of a service that does not stream
     logprobs: _Logprobs | None = None
     finish_reason: str | None = None
 
 
-class _Usage(BaseModel):
-    prompt_tokens: NonNegativeInt | None = None
-    completion_tokens: NonNegativeInt | None = None
-    total_tokens: NonNegativeInt | None = None
+class _Usage(Struct):
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+    total_tokens: Count | None = None
     prompt_tokens_details: PromptDetails | None = None
-    prompt_cache_hit_tokens: NonNegativeInt | None = None  # DeepSeek
+    prompt_cache_hit_tokens: Count | None = None  # DeepSeek
 
 
-class _Chunk(BaseModel):
+class _Chunk(Struct):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
 

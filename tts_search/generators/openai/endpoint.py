@@ -13,12 +13,10 @@ from contextlib import suppress
 from itertools import count
 from typing import Annotated
 
-import pydantic_core
-from pydantic import BaseModel, Field, ValidationError
-
 from tts_search.core.loop import LoopThread
 from tts_search.errors import GeneratorError, MissingDependencyError, ModelNotFoundError
 from tts_search.generators.openai.access import Access
+from tts_search.generators.openai.shapes import Meta, Struct, from_json, shaped
 from tts_search.generators.openai.silence import Silence
 from tts_search.generators.openai.sse import MOST_BYTES, EventDecoder, FloodError
 from tts_search.generators.openai.troubles import Troubles
@@ -39,13 +37,13 @@ LONGEST_BACKOFF_SECONDS = 8.0
 MOST_WORDS = 2**16  # bytes of an error's body that are read
 
 
-class Card(BaseModel):
+class Card(Struct):
     """A model as the server lists it."""
 
     id: str
     root: str | None = None  # vLLM and SGLang: the folder or hub id that it was loaded from
     parent: str | None = None  # vLLM: of an adapter, its model; of another name for a model, the model's
-    max_model_len: Annotated[int, Field(ge=2)] | None = None
+    max_model_len: Annotated[int, Meta(ge=2)] | None = None
     context_length: int | None = None  # OpenRouter, Together
     context_window: int | None = None  # Groq
     max_context_length: int | None = None  # Mistral
@@ -78,7 +76,7 @@ def only(name: str, cards: Sequence[Card], listed: Sequence[Card]) -> Card:
     raise ModelNotFoundError(f"{name} serves {len(listed)} models ({names}{', ...' if len(listed) > 8 else ''}): {how}")
 
 
-class _Cards(BaseModel):
+class _Cards(Struct):
     data: list[Card]
 
 
@@ -138,10 +136,10 @@ class Endpoint:
         async with self._new_session() as session:
             try:
                 async with await self._ask(session, troubles, "GET", "/models") as response, asyncio.timeout(patience):
-                    return _Cards.model_validate_json(await response.read()).data
+                    return shaped(_Cards, from_json(await response.read())).data
             except ModelNotFoundError:
                 return []
-            except (aiohttp.ClientError, OSError, ValidationError) as error:
+            except (aiohttp.ClientError, OSError, ValueError) as error:
                 raise GeneratorError(
                     f"GET {self.name}/models gave no list of models: is base_url that of an OpenAI-compatible server "
                     "(most end in /v1)?"
@@ -196,7 +194,7 @@ class Endpoint:
 
     def _read(self, event: bytes) -> object:
         try:
-            chunk = pydantic_core.from_json(event)
+            chunk = from_json(event)
         except ValueError as error:
             raise self._troubles.nonsense(
                 f"sent an event that is no JSON ({error})",
@@ -325,6 +323,6 @@ async def _words(response: aiohttp.ClientResponse) -> object:
             if len(data) > MOST_WORDS:
                 break
     try:
-        return pydantic_core.from_json(data)
+        return from_json(data)
     except ValueError:
         return data.decode("utf-8", "replace") or response.reason or "it does not say why"

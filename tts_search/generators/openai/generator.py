@@ -140,7 +140,9 @@ class OpenAIGenerator(PretrainedGenerator):
             "head": None if head_config is None else contents_of(folder if head == "auto" else Path(str(head))),
         }
         self._completing = Completing.by(own_tokenizer, int(context), head_config)
-        self._body = Body(model=card.id, columns=columns, logprobs=logprobs, session=session_in_body)
+        self._body = Body(
+            model=card.id, columns=columns, logprobs=logprobs, session=session_in_body, patience_seconds=timeout_seconds
+        )
         self._drawing = Drawing(self._endpoint.name, own_tokenizer.sampling, card.owned_by)
         spells = own_tokenizer.thinks_in_control_tokens and card.owned_by in SPELLING
         self._spelled = SPELLED if spells else {}

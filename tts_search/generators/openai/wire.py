@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
-
-import pydantic_core
-from pydantic import AliasChoices, BaseModel, Field, NonNegativeInt, ValidationError
+from typing import Any
 
 from tts_search.core.protocols import Request
 from tts_search.errors import GeneratorError
 from tts_search.generators.engine_requests import SEED_MASK
+from tts_search.generators.openai.shapes import Count, Struct, read_chunk, to_json
 from tts_search.generators.vllm.plugin import CLAMPED, read_score
 
 TOKEN_ID = "token_id:"  # how vLLM writes a token when asked to write ids
@@ -23,8 +21,7 @@ ENDINGS = {"eos": "stop", "eos_token": "stop", "stop_sequence": "stop"}  # as To
 NO_HEAD = (
     "for scores, start the server with `python -m tts_search.generators.vllm.server MODEL`; without, pass head=None"
 )
-QUIET_CHUNK_TOKENS = 64  # tokens to a chunk on vLLM, where nobody watches the progress
-_Kind = TypeVar("_Kind", bound=BaseModel)
+QUIET_CHUNK_TOKENS = 256  # at most to a chunk on vLLM, where nobody watches the progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +29,14 @@ class Body:
     """What the bodies of one generator's requests have in common.
 
     `columns` are the ids whose log-probabilities carry a score; `logprobs` whether to ask for log-probabilities;
-    `session` whether the body names the session too, as the header does.
+    `session` whether the body names the session too, as the header does; `patience_seconds` how much silence is borne.
     """
 
     model: str
     columns: tuple[int, int] | None
     logprobs: bool
     session: bool = False
+    patience_seconds: float = QUIET_CHUNK_TOKENS
 
     def of(
         self, request: Request, prompt: Sequence[int] | str, seed: int, max_tokens: int, drawn: Mapping[str, Any]
@@ -65,7 +63,7 @@ class Body:
             body["session_id"] = session_of(request)
         if not isinstance(prompt, str):
             body |= self._for_ids(request)
-        return pydantic_core.to_json(body, inf_nan_mode="constants")
+        return to_json(body)
 
     def _for_ids(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -75,7 +73,8 @@ class Body:
             "skip_special_tokens": False,
         }
         if request.on_tokens is None and request.on_delta is None:
-            body["stream_interval"] = QUIET_CHUNK_TOKENS
+            # A server of one token a second is slow, and not silent.
+            body["stream_interval"] = max(1, int(min(self.patience_seconds, QUIET_CHUNK_TOKENS)))
         if self.columns:
             body |= {"logprobs": len(self.columns), "logprob_token_ids": list(self.columns)}
         return body
@@ -86,37 +85,38 @@ def session_of(request: Request) -> str:
     return str(request.tree)
 
 
-class _TokenLogprob(BaseModel):
+class _TokenLogprob(Struct):
     logprob: float | None = None
 
 
-class _Logprobs(BaseModel):
+class _Logprobs(Struct):
     tokens: list[str] | None = None
     token_logprobs: list[float | None] | None = None
     top_logprobs: list[dict[str, float] | None] | None = None
     content: list[_TokenLogprob] | None = None  # llama.cpp answers in the shape of chat completions
 
 
-class _Choice(BaseModel):
+class _Choice(Struct):
     text: str | None = None
     logprobs: _Logprobs | None = None
-    token_ids: list[NonNegativeInt] | None = None
+    token_ids: list[Count] | None = None
     finish_reason: str | None = None
-    stop: int | str | None = Field(None, validation_alias=AliasChoices("stop_reason", "matched_stop"))
+    stop_reason: int | str | None = None  # vLLM
+    matched_stop: int | str | None = None  # SGLang
 
 
-class PromptDetails(BaseModel):
+class PromptDetails(Struct):
     """How much of a prompt came from the prefix cache."""
 
-    cached_tokens: NonNegativeInt | None = None
+    cached_tokens: Count | None = None
 
 
-class _Usage(BaseModel):
-    completion_tokens: NonNegativeInt | None = None
+class _Usage(Struct):
+    completion_tokens: Count | None = None
     prompt_tokens_details: PromptDetails | None = None
 
 
-class _Chunk(BaseModel):
+class _Chunk(Struct):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
 
@@ -194,7 +194,8 @@ class Answer:
             self._pieces.append(choice.text)
             self.new_characters += len(choice.text)
         self.finish = ENDINGS.get(choice.finish_reason or "", choice.finish_reason) or self.finish
-        self.stop = choice.stop if choice.stop is not None else self.stop
+        stop = choice.matched_stop if choice.stop_reason is None else choice.stop_reason
+        self.stop = self.stop if stop is None else stop
         if ids is None:
             self.exact = self.exact and not (choice.text or logprobs)
             return len(logprobs) or bool(choice.text)
@@ -218,22 +219,9 @@ def _spelled_ids(tokens: list[str] | None) -> list[int] | None:
     return [int(token[len(TOKEN_ID) :]) for token in tokens]
 
 
-def read_chunk(kind: type[_Kind], raw: object, what: str, server: str, quote: Callable[[object], str]) -> _Kind:
-    """A chunk of `what`, such as "a completion".
-
-    Raises:
-        GeneratorError: it is none.
-    """
-    try:
-        return kind.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the whole"
-        raise GeneratorError(
-            f"{server} sent what is no chunk of {what} ({place}: {first['msg']}): {quote(raw)}"
-        ) from None  # it would show what was sent once more
-
-
 def usable_logprobs(values: Iterable[float | None]) -> list[float]:
     """Those that are there. Some servers write one that underflowed as minus infinity, vLLM as a number JSON has."""
-    return [min(max(value, CLAMPED), 0.0) for value in values if value is not None]
+    found = [value for value in values if value is not None]
+    if found and min(found) >= CLAMPED and max(found) <= 0:
+        return found
+    return [min(max(value, CLAMPED), 0.0) for value in found]
