@@ -139,9 +139,10 @@ def test_whole_samples_are_worth_more_than_many_that_were_cut_off() -> None:
 
 
 def test_what_is_known_of_their_length_says_how_many_go_at_once() -> None:
-    # The first may take all. Then five of ten tokens each, with a quarter more to be sure, share 65; and so on. Of the
-    # 25 that are kept for the answer two are spent on it, and four stay: 19 go back, and what was cut off goes on.
-    spent = [[1, 75], [5, 13], [1, 15], [1, 5], [1, 19], [1, 14], [1, 4]]
+    # The first may take all. Then five of ten tokens each, with a quarter more to be sure, share 65, and one has the 15
+    # that are left. Of the 25 that are kept for the answer two are spent on it, and four stay: 19 go back, and with the
+    # five that were left two more share them. The last four pay for less than half of a thought: none begins.
+    spent = [[1, 75], [5, 13], [1, 15], [2, 12]]
     assert turns(BestOfN(n=20), 100, script=TEN) == spent
 
 
@@ -160,8 +161,21 @@ def test_the_longest_kind_decides_how_many_go_at_once() -> None:
         yield [Expand(tree.root, 6, Until.STEP), Expand(tree.root, 6, Until.THOUGHT)]
 
     script = scripted(97, STEP, *[97] * 7, CLOSE, 98, END)  # a step of two tokens, a thought of ten
-    # Twelve are due, and 48 tokens left, as if each took ten and a quarter more: three steps, three of 42, and so on.
-    assert turns(both, 80, script=script)[2:] == [[3, 16], [3, 14], [2, 18], [1, 16], [1, 6], [1, 14], [1, 10]]
+    # Twelve are due, and 48 tokens left, as if each took ten and a quarter more: four steps, then of 40 two steps and a
+    # thought, two thoughts of 26, and two of what the answer leaves.
+    spent = [[4, 12], [1, 14], [1, 13], [1, 13], [2, 13], [2, 10]]
+    assert turns(both, 80, script=script)[2:] == spent
+
+
+def test_what_pays_for_less_than_half_a_sample_begins_none_and_takes_one_on_that_has_begun() -> None:
+    def one_and_more(tree: Tree) -> Plan:
+        yield [Expand(tree.root, until=Until.THOUGHT)]
+        yield [Expand(tree.root, 3, Until.THOUGHT, max_tokens=60)]
+
+    assert turns(one_and_more, 20, script=TEN) == [[1, 15]], "five are left, and less than half of 12.5"
+    assert turns(one_and_more, 22, script=TEN) == [[1, 17], [1, 7]], "seven are more"
+    thirty = scripted(*[97] * 29, CLOSE, 98, END)
+    assert turns(one_and_more, 70, script=thirty) == [[1, 53], [1, 23], [1, 11]], "the last seven of the second"
 
 
 def test_the_longest_that_may_come_decides_where_nothing_is_known() -> None:

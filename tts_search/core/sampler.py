@@ -112,9 +112,9 @@ class Sampler:
 
         All get what they want where that can be paid. Otherwise all begin with a small share, so that the budget costs
         no time, and as long as none has ended the first goes on alone: a few whole samples are worth more than many
-        that were cut off. Once it is known how long samples get, as many go on as should come to their ends. With
-        `look`, grants are small steps that all take together, so that whoever asks can stop between them. The outcome
-        depends on the samples alone, never on who was first.
+        that were cut off. Once it is known how long samples get, as many go on as should come to their ends; what pays
+        for less than half of one begins none. With `look`, grants are small steps that all take together, so that
+        whoever asks can stop between them. The outcome depends on the samples alone, never on who was first.
         Samples that cannot be gone on with have one grant each: the first alone where not all can be paid.
         """
         wants = self._wants(pending, look=look)
@@ -154,10 +154,10 @@ class Sampler:
         needs, count = 0.0, 0
         for draw in pending:  # one that is longer than usual already may get half as long again
             needs += length - draw.sampled if draw.sampled < length else length / 2
-            if needs > available:
+            if needs > available + length / 2:  # of what is half paid for, as often as not enough is left over
                 break
             count += 1
-        return wants[: max(1, count)]
+        return wants[: max(count, bool(pending[0].sampled))]
 
     def count_cancelled(self) -> None:
         """Account for tokens of requests that were cancelled, as far as the engine told of them.
