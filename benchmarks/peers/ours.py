@@ -19,7 +19,7 @@ from tts_search.core.protocols import Strategy, Until
 from tts_search.core.tree import Trajectory
 from tts_search.generators.openai import OpenAIGenerator
 
-MCTS_TOKENS = 3_500  # a question: what is kept for an answer is left over, so as many are sampled as the peer samples
+MCTS_TOKENS = 3_650  # a question: what is kept for an answer is left over, so as many are sampled as the peer samples
 STEP = ".\n\n"  # as the peers are told
 STRATEGIES: dict[str, Strategy] = {
     "beam": StepBeamSearch(width=4, branching=4),

@@ -59,12 +59,13 @@ async def mcts(lm: OpenAICompatibleLanguageModel, question: str) -> None:
     algorithm = treequest.ABMCTSA()  # its StandardMCTS has no more than one node's samples in flight
     state, tokens = algorithm.init_tree(), 0
 
-    async def sample(parent: str | None) -> tuple[str, float]:
-        said = parent or ""
+    async def goes_on(said: str, **options: Any) -> str:
         messages = [ChatMessage(role="user", content=question)]
         messages += [ChatMessage(role="assistant", content=said)] if said else []
-        step = await lm.agenerate(messages, stop=STEP, include_stop_str_in_output=True)
-        text = said + step["content"]
+        return said + (await lm.agenerate(messages, **options))["content"]
+
+    async def sample(parent: str | None) -> tuple[str, float]:
+        text = await goes_on(parent or "", stop=STEP, include_stop_str_in_output=True)
         return text, value(text)
 
     while tokens < MCTS_TOKENS:
@@ -73,6 +74,8 @@ async def mcts(lm: OpenAICompatibleLanguageModel, question: str) -> None:
         for trial, result in zip(trials, done, strict=True):
             state = algorithm.tell(state, trial.trial_id, result)
             tokens += STEP_TOKENS
+    ((best, _),) = treequest.top_k(state, algorithm, k=1)
+    await goes_on(best)  # a state is some steps of a solution, and an answer is asked for
 
 
 async def searches(what: str, url: str, questions: int) -> None:
