@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -169,6 +170,9 @@ def test_what_is_said_of_how_tokens_are_drawn(serve: Callable[..., ChatByHeart])
     assert server.bodies[-1]["session_id"] == server.sessions[-1] == "5"
     with pytest.raises(InvalidInputError, match="extra_body cannot say 'n'"):
         ask(server, extra_body={"n": 4})
+    for value in (math.nan, math.inf, {1, 2}):
+        with pytest.raises(InvalidInputError, match="extra_body is no JSON"):
+            ask(server, extra_body={"min_p": value})
 
 
 REFUSALS = {

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
 import pytest
 
+from tts_search.core.protocols import Request
 from tts_search.errors import GeneratorError
-from tts_search.generators.openai.wire import Answer
+from tts_search.generators.openai.wire import Answer, Body
 from tts_search.generators.vllm.plugin import CLAMPED, SCALE
 
 COLUMNS = (512, 513)
@@ -21,6 +23,19 @@ def chunk(*, usage: dict[str, Any] | None = None, **choice: Any) -> dict[str, An
 def scored(token: int, high: float, low: float) -> dict[str, Any]:
     top = {f"token_id:{token}": -0.5, "token_id:512": high, "token_id:513": low}
     return {"tokens": [f"token_id:{token}"], "token_logprobs": [-0.5], "top_logprobs": [top]}
+
+
+@pytest.mark.parametrize(("patience", "tokens"), [(300.0, 256), (256.0, 256), (30.5, 30), (0.2, 1)])
+@pytest.mark.parametrize("listening", [{}, {"on_tokens": print}, {"on_delta": print}])
+def test_where_nobody_listens_chunks_are_long_but_no_silence(
+    patience: float, tokens: int, listening: dict[str, Any]
+) -> None:
+    """A server of a token a second sends one before it would be given up."""
+    body = Body(model="m", columns=None, logprobs=True, patience_seconds=patience)
+    asked = Request(prefix=(5,), seeds=(1,), max_tokens=9, stop_ids=frozenset({7}), **listening)
+    sent = json.loads(body.of(asked, (5,), 1, 9, {}))
+    assert sent.get("stream_interval") == (None if listening else tokens)
+    assert "stream_interval" not in json.loads(body.of(asked, "text", 1, 9, {}))
 
 
 def test_ids_that_are_only_spelled_out() -> None:

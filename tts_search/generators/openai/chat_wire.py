@@ -6,6 +6,7 @@ field that is null is one that is not there. It knows JSON and numbers; it knows
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,7 +29,7 @@ class ChatBody:
     `spelled` says that tags which are control tokens are to be spelled out.
 
     Raises:
-        InvalidInputError: `extra` says what every request has to say for itself.
+        InvalidInputError: `extra` says what every request has to say for itself, or is no JSON.
     """
 
     model: str
@@ -41,6 +42,10 @@ class ChatBody:
     def __post_init__(self) -> None:
         if taken := [name for name in OURS if name in self.extra]:
             raise InvalidInputError(f"extra_body cannot say {taken[0]!r}: every request has its own")
+        try:
+            json.dumps(dict(self.extra), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InvalidInputError(f"extra_body is no JSON ({error}): {dict(self.extra)!r:.200}") from error
 
     def of(self, request: Request, seed: int, max_tokens: int | None) -> dict[str, Any]:
         """The body for one answer of at most `max_tokens` tokens, None for as many as the service allows."""
