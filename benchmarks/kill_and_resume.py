@@ -236,7 +236,7 @@ def start(what: str, folder: Path, engine: list[str]) -> int:
 def finish(what: str, folder: Path, engine: list[str]) -> float:
     """Run it to its end; the seconds of its work."""
     pid = start(what, folder, engine)
-    while not begun(what, folder) and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+    while not begun(what, folder, engine) and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         time.sleep(0.005)
     began = time.monotonic()
     _, status = os.waitpid(pid, 0)
@@ -245,8 +245,15 @@ def finish(what: str, folder: Path, engine: list[str]) -> float:
     return time.monotonic() - began
 
 
-def begun(what: str, folder: Path) -> bool:
-    """Whether a run has come to its work: a log or a result is there; of `fit-head` all is work."""
+def begun(what: str, folder: Path, engine: list[str]) -> bool:
+    """Whether a run has come to its work: a log or a result is there; of `fit-head` all is work.
+
+    vLLM takes a minute to start, in which nothing can be lost: there it begins with the first completion.
+    """
+    if "vllm" in engine:
+        from tts_search.log.recording import COMPLETION
+
+        return any(kind == COMPLETION for kind, _ in held(folder))
     return what == "fit-head" or any(
         path.suffix not in (".txt", ".toml") and path.name != "questions.jsonl" for path in folder.rglob("*.*")
     )
@@ -255,7 +262,7 @@ def begun(what: str, folder: Path) -> bool:
 def kill_once(what: str, folder: Path, engine: list[str], after: float) -> bool:
     """Start it and kill it so many seconds after it has begun its work; whether it was still at it."""
     pid = start(what, folder, engine)
-    while not begun(what, folder) and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+    while not begun(what, folder, engine) and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         time.sleep(0.005)
     time.sleep(after)
     done, _ = os.waitpid(pid, os.WNOHANG)
