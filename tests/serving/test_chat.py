@@ -108,6 +108,7 @@ def test_a_stream_tells_rounds_thinking_and_answer(server: Running) -> None:
     assert whole["choices"][0]["message"]["reasoning"].strip() in reasoning
     assert chunks[-2]["choices"] == []
     assert chunks[-2]["usage"] == whole["usage"]
+    assert [chunk["usage"] for chunk in chunks[:-2]] == [None] * len(chunks[:-2])
     assert chunks[-3]["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
     assert chunks[-3]["search"]["score"] == whole["search"]["score"]
     assert {chunk["id"] for chunk in chunks[:-1]} == {chunks[0]["id"]}

@@ -6,6 +6,7 @@ Thinking is told under both names that clients know, `reasoning` (vLLM) and `rea
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from tts_search.serving.refusals import refusal_of
@@ -32,13 +33,14 @@ def completion(search: Search) -> dict[str, Any]:
 async def chunks(search: Search, include_usage: bool | None) -> AsyncIterator[bytes]:
     """The reply as a stream, from the role on; an error in the middle is an object `error`.
 
-    With `include_usage` the account comes in a chunk of its own, as OpenAI's does; who says nothing about it finds it
-    in the last chunk with a choice; False leaves it out.
+    With `include_usage` the account comes in a chunk of its own, and the others have null in its place, as OpenAI's do;
+    who says nothing about it finds it in the last chunk with a choice; False leaves it out.
     """
-    yield _chunk(search, {"role": "assistant", "content": ""}, search={"id": search.id})
+    chunk = partial(_chunk, search, usage=None) if include_usage else partial(_chunk, search)
+    yield chunk({"role": "assistant", "content": ""}, search={"id": search.id})
     try:
         async for told in tell(search):
-            yield _chunk(search, _delta(told))
+            yield chunk(_delta(told))
         result = await search.wait()
     except Exception as error:
         yield data(refusal_of(error).body) + DONE
@@ -46,13 +48,13 @@ async def chunks(search: Search, include_usage: bool | None) -> AsyncIterator[by
     given = answers(result, search.plan.ask)
     for index, answer in enumerate(given[1:], start=1):
         fields = {"role": "assistant", **_reasoning(answer.thinking), "content": answer.text}
-        yield _chunk(search, fields, index=index, finish=answer.finish)
+        yield chunk(fields, index=index, finish=answer.finish)
     spent = usage(account(result, given))
     warnings = [*search.plan.warnings, *remarks(search.plan.ask, given)]
     last: dict[str, Any] = {"search": extension(search.id, result, warnings)}
     if include_usage is None:
         last["usage"] = spent
-    yield _chunk(search, {}, finish=given[0].finish, **last)
+    yield chunk({}, finish=given[0].finish, **last)
     if include_usage:
         yield data({**_head(search, "chat.completion.chunk"), "choices": [], "usage": spent})
     yield DONE
