@@ -30,7 +30,7 @@ from tts_search.embedded import MODEL_FOLDER
 from tts_search.embedded.puzzles import draw
 from tts_search.testing import FakeGenerator
 
-QUESTIONS, TAUGHT = 3, 30  # searched and killed; sampled for a head to learn from
+QUESTIONS, TAUGHT = 3, 30  # searched and killed, by default; sampled for a head to learn from
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -41,9 +41,9 @@ class Fake(FakeGenerator):
         super().__init__(delay_seconds=0.3)
 
 
-def questions(count: int = QUESTIONS) -> list[str]:
+def questions(count: int | None = None) -> list[str]:
     chance = random.Random(0)
-    return [draw(chance).question for _ in range(count)]
+    return [draw(chance).question for _ in range(count or QUESTIONS)]
 
 
 def engine_options(engine: str, model: str | None) -> list[str]:
@@ -59,7 +59,7 @@ def command(*argv: object) -> None:
     main()
 
 
-def question_file(folder: Path, count: int = QUESTIONS) -> Path:
+def question_file(folder: Path, count: int | None = None) -> Path:
     path = folder / "questions.jsonl"
     path.write_text("".join(json.dumps({"question": q, "answer": q}) + "\n" for q in questions(count)))
     return path
@@ -75,7 +75,7 @@ def compare(folder: Path, engine: list[str]) -> None:
 
 def sample(folder: Path, engine: list[str]) -> None:
     grader = ("--grader", "puzzle", "-n", 4, "--max-tokens", 120)
-    count = TAUGHT if folder.name == "taught" else QUESTIONS
+    count = TAUGHT if folder.name == "taught" else None
     command("sample", question_file(folder, count), "--out", folder / "samples.jsonl", *grader, *engine)
 
 
@@ -274,13 +274,16 @@ def kill_once(what: str, folder: Path, engine: list[str], after: float) -> bool:
 
 
 def main() -> None:
+    global QUESTIONS
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--what", choices=KINDS, required=True)
     parser.add_argument("--engine", choices=("fake", "embedded", "vllm"), default="embedded")
     parser.add_argument("--model", help="a model folder, for vllm")
+    parser.add_argument("--questions", type=int, default=QUESTIONS, help="more for an engine that is done at once")
     parser.add_argument("--times", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
+    QUESTIONS = asked.questions
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
     chance, engine = random.Random(asked.seed), engine_options(asked.engine, asked.model)

@@ -80,6 +80,14 @@ def test_scores_under_tensor_parallelism_are_the_references(running: Running) ->
     assert logprobs <= 1e-4
 
 
+def test_its_processes_know_whose_they_are(running: Running) -> None:
+    """So that they end with this one, even if it is killed."""
+    del running
+    own = psutil.Process()
+    known = [child.environ().get(STARTED_BY) for child in own.children() if "EngineCore" in child.name()]
+    assert known == [str(own.pid)]
+
+
 def test_seeds_decide_and_batching_does_not(running: Running) -> None:
     alone = [running(running.generator.generate(running.request(seed)))[0] for seed in (7, 7, -1)]
     together = running(running.generator.generate(running.request(-1, 7, 8, 7)))

@@ -7,9 +7,11 @@ score, is `vllm`'s matter.
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,10 @@ from tts_search.errors import GeneratorError, InvalidInputError
 from tts_search.generators.dtype import cpu_dtype
 from tts_search.generators.engine_requests import SEED_MASK, Run
 from tts_search.generators.memory import available_memory
+from tts_search.generators.vllm.parent import STARTED_BY
 from tts_search.generators.vllm.plugin import read_score
+
+LOOK_SECONDS = 0.2
 
 
 def start(chosen: Mapping[str, Any], extra: Mapping[str, Any]) -> Any:
@@ -36,7 +41,7 @@ def start(chosen: Mapping[str, Any], extra: Mapping[str, Any]) -> Any:
     """
     arguments = None
     try:
-        with environment({"VLLM_LOGGING_LEVEL": "ERROR"}):
+        with environment({"VLLM_LOGGING_LEVEL": "ERROR", STARTED_BY: str(os.getpid())}):
             from vllm import AsyncEngineArgs
 
             args, wanted = suited({**chosen, **extra})
@@ -92,6 +97,15 @@ def launch(args: Any) -> Any:
     from vllm.v1.engine.async_llm import AsyncLLM
 
     return AsyncLLM.from_engine_args(args)
+
+
+async def give_up(starting: asyncio.Future[Any], others: Collection[BaseProcess]) -> None:
+    """Wait until a start has failed, which it does once its processes are ended: those that are not `others`."""
+    while not starting.done():
+        for child in multiprocessing.active_children():
+            if child not in others and child.name.startswith("EngineCore"):
+                child.kill()
+        await asyncio.wait([starting], timeout=LOOK_SECONDS)
 
 
 async def stop(engine: Any) -> None:

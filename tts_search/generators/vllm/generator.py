@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import multiprocessing
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,7 +122,8 @@ class VLLMGenerator(PretrainedGenerator):
         self._ranks = int(self._engine_args.get("data_parallel_size", data_parallel_size))
         self._numbers = itertools.count()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._starting: asyncio.Task[Any] | None = None
+        self._starting: asyncio.Future[Any] | None = None
+        self._others: list[BaseProcess] = []  # of this process, from before the start
         self._closed = False
 
     async def start(self) -> None:
@@ -153,6 +156,7 @@ class VLLMGenerator(PretrainedGenerator):
         starting, self._starting = self._starting, None
         if starting is None:
             return
+        await vllm_engine.give_up(starting, self._others)
         try:
             engine = await asyncio.shield(starting)
         except (GeneratorError, InvalidInputError):
@@ -165,16 +169,21 @@ class VLLMGenerator(PretrainedGenerator):
             raise GeneratorError("this generator is closed: make a new one")
         if self._starting is None:
             self._loop = loop
+            self._others = multiprocessing.active_children()
             # In a thread, because loading takes long and the loop has other work; shielded below, because the engine
-            # belongs to all callers, not to the first.
-            start = asyncio.to_thread(vllm_engine.start, self._chosen, self._engine_args)
-            self._starting = loop.create_task(start)
+            # belongs to all callers, not to the first. No task: whoever cancels those of the loop cannot cancel this.
+            self._starting = loop.run_in_executor(None, vllm_engine.start, self._chosen, self._engine_args)
         elif loop is not self._loop:
             raise GeneratorError(
                 "this generator was started in another event loop, where its engine lives: use it from that loop, "
                 "or make a generator for each loop"
             )
-        return await asyncio.shield(self._starting)
+        try:
+            return await asyncio.shield(self._starting)
+        except GeneratorError as error:
+            if self._closed:
+                raise GeneratorError("this generator was closed while its engine started") from error
+            raise
 
     async def _run(self, engine: Any, request: Request, prefix: Sequence[int], seed: int, max_tokens: int) -> Run:
         params = vllm_engine.sampling_params(

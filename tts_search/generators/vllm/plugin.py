@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tts_search.generators.vllm.parent import end_with_parent
+
 ARCHITECTURES = {
     "LlamaForCausalLM": "SPRMLlamaForCausalLM",
     "Qwen2ForCausalLM": "SPRMQwen2ForCausalLM",
@@ -37,6 +39,7 @@ def register() -> None:
 
     for name in ARCHITECTURES.values():
         ModelRegistry.register_model(name, f"tts_search.generators.vllm.architectures:{name}")
+    end_with_parent()
 
 
 def score_columns(vocab_size: int) -> tuple[int, int]:

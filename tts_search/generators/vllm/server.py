@@ -24,6 +24,7 @@ from tts_search.errors import MissingDependencyError, TTSError
 from tts_search.generators.vllm.engine import suited
 from tts_search.generators.vllm.generator import context_of
 from tts_search.generators.vllm.head import read_config, score_in_engine
+from tts_search.generators.vllm.parent import STARTED_BY
 from tts_search.models import model_folder
 
 
@@ -88,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if own.show:
         print(shlex.join([*(f"{name}={value}" for name, value in environment.items()), *words]))
         return
-    os.execve(words[0], words, environment | os.environ)
+    os.execve(words[0], words, environment | os.environ | {STARTED_BY: str(os.getpid())})
 
 
 def _flag(name: str, value: Any) -> list[str]:
