@@ -49,17 +49,25 @@ UNITS = (
     *("或", "5 km ", "e9", "0.(3", "#### ", "**", "A) x", "So A", "is the answer", "\\(", "\\[", "$x$ and "),
     *("answer is ", "answer: ", "answer ", "Answer: a ", "correct ", "option ", "答案", "答案：", "选项", "ки"),
     *("Step 1: ", "<think>", "</think>", "</think", ".\n\n", "=", "4 + 9 = 13. ", "[", "[7, "),
+    *("the ", "3 hours ", "minus ", "1:2:", "3万", "</s>", "<|im_end|> "),
     *("\u0301\u0316", "\u0f73\u0344", "ａ\u0301"),
 )  # fmt: skip
-LEADS = ("", "The answer is ", "The answer ", "\\boxed{", "```\n")
+FRAMES = (
+    ("", "!"),
+    ("The answer is ", "!"),
+    ("The answer ", "!"),
+    ("\\boxed{", "!"),
+    ("```\n", "!"),
+    ("\\boxed{a", "b}"),
+)
 
 
 def texts(length: int) -> Iterator[tuple[str, str]]:
-    """Runs of one unit behind each lead, all units mixed, and boxes in boxes."""
+    """Runs of one unit in each frame, all units mixed, and boxes in boxes."""
     for unit in UNITS:
         run = unit * (length // len(unit))
         yield repr(unit), run
-        yield from ((f"{lead!r} {unit!r} '!'", lead + run + "!") for lead in LEADS)
+        yield from ((f"{lead!r} {unit!r} {end!r}", lead + run + end) for lead, end in FRAMES)
     mixed = "".join(UNITS) + "".join(reversed(UNITS))
     yield "mixed", mixed * (length // len(mixed))
     yield "boxes in boxes", "\\boxed{" * (length // 8) + "}" * (length // 8)
@@ -189,7 +197,7 @@ def test_every_module_with_patterns_is_tried_here() -> None:
     }
     tried = {
         *("embedded/puzzles", "paper/step_scores", "export/graphs", "scorers/process/language_models"),
-        *("thinking", "generators/user_text"),
+        *("thinking", "generators/user_text", "selection/votes"),
         *(f"grading/{name}" for name in ("answers", "choice", "plain", "programs", "reading", "units")),
     }
     # They read questions, names of checkpoints, what a server refuses, our own ids and messages.

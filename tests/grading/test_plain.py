@@ -63,7 +63,10 @@ def test_powers_of_ten_are_exact(digits: int, power: int) -> None:
         ("≤", r"\le"),
         (r"\left(1,2\right)", "(1,2)"),
         (r"\sin 30^\circ", r"\sin(\frac{30 \pi}{180})"),
-        ("exp(2)", "exp(2)"),
+        ("exp(2)", "e^{2}"),
+        ("sin(x)+1", r"\sin(x)+1"),
+        ("3+4*I", "3+4i"),
+        ("1.6 x 10^-19", r"1.6\times 10^{-19}"),
         ("spin", "spin"),
     ],
 )
@@ -98,7 +101,9 @@ def test_quantities(first: str, second: str, agree: bool) -> None:
     assert ours.agrees(theirs) == theirs.agrees(ours) == agree
 
 
-@pytest.mark.parametrize("text", ["3 pm", "2nd", "x", "1/0", "1e9999", "12 or 13", "", "9" * 401, "1.2.3", "٣/x"])
+@pytest.mark.parametrize(
+    "text", ["13 pm", "3 squared", "2nd", "x", "1/0", "1e9999", "12 or 13", "", "9" * 401, "1.2.3", "٣/x"]
+)
 def test_what_is_no_quantity(text: str) -> None:
     assert quantity(latex(text)) is None
 

@@ -82,10 +82,62 @@ def test_what_says_the_same_is_one_vote(wanted: str) -> None:
         r"<think>\boxed{1}",
         "---\n**",
         r"\boxed{}",
+        "Answer:",
+        "**Final Answer**",
+        "7 * 6 = 42\n\nThe final answer is:",
+        "<answer></answer>",
+        "最终答案：",
     ],
 )
 def test_what_says_nothing_is_no_vote(text: str) -> None:
     assert final_answer(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "vote"),
+    [
+        ("因此，小明一共有42元。", "42"),
+        ("答：一共有42个。", "42"),
+        ("答案是C", "C"),
+        ("因此，正确答案是C。", "C"),
+        ("答案是Paris。", "Paris"),
+        ("结果是42。", "42"),
+        ("\\boxed{42个}", "42"),
+        ("The answer is 10!", "10"),
+        ("The answer is 42</s>", "42"),
+        ("**Answer**: 42<|im_end|>", "42"),
+        ("故选：C", "C"),
+        ("故选C。", "C"),
+        ("Option C is correct.", "C"),
+        ("Answer: I think it is C", "C"),
+        ("The answer is C because A is wrong.", "C"),
+        ("The correct answer is C: Mercury", "C"),
+        ("\\boxed{\\text{(C)}}", "C"),
+        ("\\boxed{\\textbf{(C)}\\ 12}", "C"),
+        ("42\n\nIs there anything else you'd like to know?", "42"),
+        ("42\n\nWould you like me to explain further?", "42"),
+        ("42\n\nHappy learning!", "42"),
+        ("42\n\nCheers!", "42"),
+        ("42\n\nHave a great day!", "42"),
+        ("42\n\n如果您有任何问题，请随时告诉我。", "42"),
+        ("42\n\n如果你还有其他问题，欢迎继续提问！", "42"),
+        ("42\n\n祝你学习愉快！", "42"),
+        ("Therefore, 42.", "42"),
+        ("So, 42 is the answer.", "42"),
+        ("The probability is 1/2.", "0.5"),
+        ("(-3)", "-3"),
+        ("= 42", "42"),
+        ("[42]", "42"),
+        ("• 42", "42"),
+        ("*42*", "42"),
+        ("The answer is Paris!", "Paris"),
+        ("The ratio is 3:4.", "3:4"),
+        ("The answer is Vitamin K.", "Vitamin K"),
+        ("The answer is J. K. Rowling.", "J. K. Rowling"),
+    ],
+)
+def test_what_people_and_models_write_around_an_answer_is_no_part_of_it(text: str, vote: str) -> None:
+    assert final_answer(text) == vote
 
 
 @pytest.mark.parametrize(
@@ -96,6 +148,8 @@ def test_what_says_nothing_is_no_vote(text: str) -> None:
         ("math", "Nothing.", None),
         ("number", "He is 7, she is 12 years old", "12"),
         ("number", r"\boxed{x+12}", "12"),
+        ("number", r"\boxed{\frac{1}{2}}", "0.5"),
+        ("number", "一共有42个苹果。", "42"),
         ("number", r"12 \boxed{3", None),
         ("choice", "A. No.\nB. Yes.\n\nThe answer is B.", "B"),
         ("choice", "The answer is 42", None),
@@ -114,6 +168,24 @@ def test_what_an_extractor_can_be() -> None:
         resolve_extract("maths")
     assert {name for name, extract in EXTRACTS.items() if means_values(extract)} == {"auto", "math", "number"}
     assert not means_values(str.upper)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("5 MHz", "5 kHz", False),
+        ("3 dozen", "3", False),
+        ("10 am", "10 pm", False),
+        ("192.168.0.1", "192.168.0.2", False),
+        ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "\\begin{bmatrix}1\\\\2\\end{bmatrix}", True),
+        ("42元", "42", True),
+        ("5 days", "5 hours", False),
+        ("3:30 pm", "3:30 PM", True),
+    ],
+)
+def test_units_and_notations_tell_votes_apart_or_make_them_one(first: str, second: str, same: bool) -> None:
+    keys = merge_votes([final_answer(first), final_answer(second)]).keys
+    assert (keys[0] == keys[1]) == same
 
 
 def test_votes_that_mean_the_same_are_merged_into_the_earlier() -> None:

@@ -12,12 +12,23 @@ OPEN, CLOSE = "<think>", "</think>"
 MARK = "####"
 """What GSM8K writes in front of the final answer."""
 
-_NAMES = r"(?:seed:)?(think(?:ing)?|thoughts?|reason(?:ing)?|analysis|reflection|scratchpad)"
+_NAMES = r"(?:seed:)?(think(?:ing)?|thoughts?|reason(?:ing)?|analysis|reflection|scratchpad|rationale)"
 _TAG = re.compile(
     rf"(?i)<\|?(/?){_NAMES}\|?>|\[(/?)(think(?:ing)?)\]|◁(/?)(think(?:ing)?)▷|<\|(begin_of_|end_of_)(thought)\|>"
 )
-_FINAL = "<|channel|>final<|message|>"
+_FINAL = re.compile(r"<\|channel\|>final\s?(?:<\|constrain\|>\s?\w{1,20})?<\|message\|>")
 _CHANNEL = "<|channel|>"
+_PLAIN_CHANNELS = ("analysis", "assistantfinal")  # the same, by a tokenizer that hides control tokens
+_SPELLED = {  # Cohere, Gemma; GLM's frame of an answer
+    "<|START_THINKING|>": "<think>",
+    "<|END_THINKING|>": "</think>",
+    "<unused94>": "<think>",
+    "<unused95>": "</think>",
+    "<|begin_of_box|>": "",
+    "<|end_of_box|>": "",
+}
+_ENDS = ("<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|return|>")
+_ENDS += ("</s>", "<eos>", "<end_of_turn>")
 _ANYTHING = re.compile(r"\S")
 _AT_ONCE = re.compile(  # what is no answer and no HTML
     r"(?i)\s*<(?!(?:(?:final_)?answer|final|solution|output|response|result|summary|conclusion|a|b|i|p|u|br|hr|h\d|li|ol|ul"
@@ -38,8 +49,13 @@ def after_thinking(text: str) -> str:
     at the end of an answer, means nothing.
     """
     if _CHANNEL in text:
-        *_, final = text.rpartition(_FINAL)
-        text = final.partition("<|")[0] if _FINAL in text else text.partition(_CHANNEL)[0]
+        *_, final = _FINAL.split(text)
+        text = final.partition("<|")[0] if final != text else text.partition(_CHANNEL)[0]
+    elif text.startswith(_PLAIN_CHANNELS[0]) and _PLAIN_CHANNELS[1] in text:
+        text = text.rpartition(_PLAIN_CHANNELS[1])[2]
+    for spelling, tag in _SPELLED.items():
+        text = text.replace(spelling, tag)
+    text = _without_ends(text)
     said: list[str] = []
     at, inside, is_first = 0, "", True
     for tag in _TAG.finditer(text):
@@ -68,6 +84,16 @@ def after_thinking(text: str) -> str:
             break
         begin = end + len(closing)
     return answer[begin:]
+
+
+def _without_ends(text: str) -> str:
+    """A text without the end-of-text tokens that some engines show."""
+    begin = end = len(text.rstrip())
+    while token := next((token for token in _ENDS if text.endswith(token, 0, end)), None):
+        end -= len(token)
+        while end and text[end - 1].isspace():
+            end -= 1
+    return text[:end] if end < begin else text
 
 
 def boxes(text: str) -> list[tuple[int, int, str]]:

@@ -16,8 +16,8 @@ from typing import Self
 from tts_search.errors import InvalidInputError, MissingDependencyError
 from tts_search.grading.answers import CLOSE, after_thinking, last_boxed, reference_of
 from tts_search.grading.math_judges import Judges
-from tts_search.grading.plain import key, latex, name_of, quantity, sides, unnamed
-from tts_search.grading.reading import final_expression
+from tts_search.grading.plain import in_words, key, latex, name_of, quantity, sides, unnamed
+from tts_search.grading.reading import final_expression, final_words
 
 _LONGEST = 4_000  # characters of an answer that are read; no gradeable answer is longer
 
@@ -74,6 +74,8 @@ class MathGrader:
         gold = latex(reference_of(reference))
         if not gold:
             raise InvalidInputError("the reference answer is empty")
+        if (words := in_words(gold)) is not None and self._in_words(answer) == words:
+            return True
         said = self._said(answer)
         return said is not None and bool(same(gold, latex(said), self._judges))
 
@@ -93,6 +95,15 @@ class MathGrader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _in_words(self, answer: str) -> str | None:
+        """What an answer says where the reference is words, such as a day of the week."""
+        if self._require_boxed or self._require_thought:
+            said = self._said(answer)
+        else:
+            found = final_words(answer)
+            said = found[0] if found else None
+        return None if said is None else in_words(latex(said))
 
     def _said(self, answer: str) -> str | None:
         """The expression of an answer that is graded."""

@@ -11,7 +11,7 @@ import unicodedata
 from decimal import Context, Decimal
 from fractions import Fraction
 
-from tts_search.grading.units import Quantity, split_unit
+from tts_search.grading.units import UNITS, Quantity, Unit, split_unit
 
 _SIGNS = str.maketrans(
     {
@@ -51,9 +51,11 @@ _RAISED_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 _LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _LOWERED_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
 _VULGAR = re.compile("[¼½¾⅐-⅞]")
+_TIMES = re.compile(r"(?<=\d)\s?[xX]\s?(?=10\s?[\^⁰¹²³⁴-⁹⁻])")
 _NOISE = re.compile(
     r"""(?<=\d)(?:\\[,!;: ]|\{,\})(?=\d{3})  # spaces for thousands
-    | \^\{\s*\} | \\color\{\w+\} | \\(?:left|right|displaystyle|limits|[bB]ig{1,2}[lr]?)(?![A-Za-z])
+    | \^\{\s*\} | \\(?:text)?color\{\w+\} | \\underline(?=\s*\{)
+    | \\(?:left|right|displaystyle|limits|[bB]ig{1,2}[lr]?)(?![A-Za-z])
     | \\(?:tiny|small|large|Large)(?![A-Za-z]) | \\[()\[\]](?=\s*$) | ^\s*\\[()\[\]] | \\[,!;:>]""",
     re.VERBOSE,
 )
@@ -62,8 +64,9 @@ _FONT = re.compile(
     r"\\(?:text|mathrm|textbf|mathbf|textit|mathit|textrm|boldsymbol|bm|operatorname)\s*\{([^{}]{0,200})\}"
 )
 _OR = re.compile(
-    r"\s{0,9}(?:或者|或|和|与|及)\s{0,9}|(?<=[\w)}])(?<![A-Za-z]{2})\s{1,3}(?:and|or)\s{1,3}(?=[-+\d(\\]|[A-Za-z]\s{0,3}=)|\\text\s*\{\s*(?:and|or)\s*\}"
+    r"\s{0,9}(?:或者|或|和|与|及)\s{0,9}|(?<=[\w)}])(?<![A-Za-z]{2})\s{1,3}(?:and|or)\s{1,3}(?=[-+\d(\\]|[A-Za-z]\s{0,3}=)|\\text\s*\{\s*(?:and|or|或者?|和|与|及)\s*\}"
 )
+_ONLY_WORDS = re.compile(r"[^\W\d_]{2,40}(?:[ '-][^\W\d_]{1,40}){0,9}")
 _WORDS = re.compile(r"[A-Za-z]{3}|[^\W\d_A-Za-z]")
 _SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})[eE]([+-]?\d{1,4})(?![\w.])")
 _PI = re.compile(r"(?<![A-Za-z\\])(pi|infinity|inf|oo)(?![A-Za-z])")
@@ -74,15 +77,27 @@ _PERIOD = re.compile(
     r"(?<![\d.])(-?)(\d{0,20})\.(\d{0,20})(?:\\(?:overline|bar|dot)\s*\{?(\d{1,20})\}?(?:\\dot\s*\{?(\d)\}?)?|\((\d{1,20})\))(?!\d)"
 )
 _MAGNITUDE = re.compile(
-    r"(?<=\d)\s*\\?\s*(?:\\text\s*\{\s*)?(thousand|million|billion|trillion)\b(?:\s*\})?", re.IGNORECASE
+    r"(?<=\d)\s*\\?\s*(?:\\text\s*\{\s*)?((?:hundred|thousand|million|billion|trillion|dozen)\b|万亿|百万|千万|亿|万|百(?!分)|千(?![米克瓦卡焦赫帕]))(?:\s*\})?",
+    re.IGNORECASE,
 )
-_MAGNITUDES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_MAGNITUDES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
+_MAGNITUDES |= {"百": 2, "千": 3, "万": 4, "百万": 6, "千万": 7, "亿": 8, "万亿": 12}
 _COUNTED = re.compile(
-    r"(?<=[\d}])(?:\s|\\[ ,;])*(?:\\text\s*\{\s*)?(?!(?:st|nd|rd|th)\b)[A-Za-z]{2,30}"
-    r"(?:[ /-]{1,3}[A-Za-z]{2,30}){0,5}\s*\}?$"
+    r"(?<=[\d}])(?:\s|\\[ ,;])*(?:\\text\s*\{\s*)?(?:(?!(?:st|nd|rd|th|am|pm|ad|bc|squared|cubed|factorial|half|halves"
+    r"|thirds?|quarters?|fourths?|fifths?|or|and|plus|minus|times|over|to|mod)\b)[A-Za-z]{2,30}"
+    r"(?:[ /-]{1,3}[A-Za-z]{2,30}){0,5}|(?![到至又或和与加减乘除])(?!.{0,5}分之)[\u4e00-\u9fff]{1,6})\s*\}?$"
 )
-_TIMES_OF_DAY = re.compile(r"(?:am|pm|ad|bc)\W*$", re.IGNORECASE)
-_GOES_ON = re.compile(r"(?<![\d.])(\d{0,20})\.(\d{0,20}?)(\d)\3{1,20}\s?(?:\.{3}|…|\\[lc]?dots)(?!\d)")
+_CLOCK = re.compile(r"(\d{1,2})(?::(\d\d))?\s*([ap])\.?\s?m\.?", re.IGNORECASE)
+_TIME_OF_DAY = Unit("time of day", Fraction(1), "")  # in minutes
+_RATIO = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s?:\s?(\d{1,20}(?:\.\d{1,20})?)")
+_AS_RATIO = Unit("ratio", Fraction(1), "")
+_TOGETHER = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*([A-Za-z\u4e00-\u9fff]{1,12})\.?\s*(?:,|and|又)?\s*")
+_MIXED = re.compile(r"(?<=\d)\s*又\s*(?=\d{1,20}\s*/\s*\d|\\[dt]?frac)")
+_GOES_ON = re.compile(r"(?<![\d.])(\d{0,20})\.(\d{0,20}?)(\d{1,6}?)\3{1,20}\s?(?:\.{3}|…|\\[lc]?dots)(?!\d)")
+_FUNCTION = re.compile(
+    r"(?<![A-Za-z\\])(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln)(?=\s*[({\d\\]|\s+[a-z]\b)|(?<![A-Za-z\\])exp(?=\s*\()"
+)
+_IMAGINARY = re.compile(r"(?<=\d)\s*\*\s*I(?!\w)")
 _IN_DEGREES = re.compile(
     r"(\\(?:sin|cos|tan|cot|sec|csc))\s*[({]?\s*(\d{1,10}(?:\.\d{1,10})?)\s*\^\s*\{?\s*\\circ\s*\}?\s*[)}]?"
 )
@@ -113,7 +128,7 @@ def latex(text: str) -> str:
         return text
     if text.startswith(("$", "\\(", "\\[")) or text.endswith("$"):
         text = re.sub(r"^(?:\$(?!\d[^$]*$)|\\[(\[])+|(?:\\[)\]]|(?<!\\)\$)+$", "", text).strip()
-    text = _VULGAR.sub(_fraction, text)
+    text = _TIMES.sub(r"\\times ", _VULGAR.sub(_fraction, text))
     text = _RAISED_RUN.sub(lambda run: f"^{{{run[0].translate(_RAISED)}}}", text)
     text = _LOWERED_RUN.sub(lambda run: f"_{{{run[0].translate(_LOWERED)}}}", text)
     text = _OR.sub(r" \\text{ or } ", text.translate(_SIGNS))
@@ -123,13 +138,15 @@ def latex(text: str) -> str:
         .replace(r"\dfrac", r"\frac")
         .replace(r"\tfrac", r"\frac")
     )
+    text = text.replace(r"^{\circ}", r"^\circ ").removeprefix("=").removeprefix(r"\approx").strip()
     text = text.replace("**", "^").replace("<=", r"\le ").replace(">=", r"\ge ").replace("!=", r"\ne ")
-    text = _MAGNITUDE.sub(lambda m: rf"\times10^{{{_MAGNITUDES[m[1].lower()]}}}", text)
+    text = _MAGNITUDE.sub(_magnitude, _MIXED.sub(" ", text))
     text = _SCIENTIFIC.sub(lambda m: rf"{m[1]}\times10^{{{int(m[2])}}}", text)
     text = _GOES_ON.sub(r"\1.\2(\3)", text)
     text = _PERIOD.sub(_repeating, text)
     text = _IN_DEGREES.sub(r"\1(\\frac{\2 \\pi}{180})", text)
     text = _PI.sub(lambda m: r"\pi " if m[1] == "pi" else r"\infty ", text)
+    text = _IMAGINARY.sub("i", _FUNCTION.sub(_function, text))
     text = _rooted(text)
     text = _POWER.sub(lambda m: f"^{{{m[1] or m[2]}}}", text)
     text = re.sub(r"(?<=[\w)}\s])\*(?=\s*[\w(\\])", r" \\cdot ", text)
@@ -143,6 +160,8 @@ def value(text: str) -> Fraction | None:
         return None
     while text.startswith("{") and text.endswith("}") and text.find("}") == len(text) - 1:
         text = text[1:-1].strip()
+    if text[:1] in ("(", "[") and text[-1:] in (")", "]"):
+        text = text[1:-1].strip()  # (-3)
     found = _PARTS.fullmatch(text)
     if found is None:
         return None
@@ -163,9 +182,19 @@ def value(text: str) -> Fraction | None:
 
 
 def quantity(text: str) -> Quantity | None:
-    """A plain number with its unit, if it has a known one."""
+    """A plain number with its unit, if it has a known one; several of one measure (3 hours 20 minutes) are added up."""
+    text = text.strip()
+    if whole := _FONT.fullmatch(text):
+        text = whole[1].strip()
+    short = _FONT.sub(r" \1 ", text).strip() if len(text) <= _LONGEST_NUMBER else ""
+    if at := _clock(short):
+        return Quantity(Fraction(at[0]), _TIME_OF_DAY)
+    if (ratio := _RATIO.fullmatch(short)) and Fraction(ratio[2]):
+        return Quantity(Fraction(ratio[1]) / Fraction(ratio[2]), _AS_RATIO)
+    if together := _together(short):
+        return together
     number, unit = split_unit(text)
-    if unit is None and (counted := _COUNTED.search(text[-200:])) and not _TIMES_OF_DAY.search(text[-4:]):
+    if unit is None and (counted := _COUNTED.search(text[-200:])):
         number = text[: len(text) - len(text[-200:]) + counted.start()]  # 12 apples
     exact = value(number)
     return None if exact is None else Quantity(exact, unit)
@@ -180,6 +209,10 @@ def key(text: str) -> str:
     if len(plain) > _LONGEST:
         return " ".join(plain.split())
     counted = quantity(plain)
+    if counted is not None and counted.unit is _TIME_OF_DAY:
+        return (_clock(_FONT.sub(r" \1 ", plain).strip()) or (0, plain))[1]
+    if counted is not None and counted.unit is _AS_RATIO:
+        return "".join(_FONT.sub(r"\1", plain).split())
     if counted is not None:
         return spelled(counted.number) + (counted.unit.suffix if counted.unit else "")
     if _WORDS.search(re.sub(r"\\[A-Za-z]+", " ", plain.replace(r"\text{ or }", ","))):
@@ -227,6 +260,12 @@ def spelled(number: Fraction) -> str:
     return f"{'-' * sign}{digits[0]}{'.' * bool(tail)}{tail}e{exact.adjusted()}"
 
 
+def in_words(plain: str) -> str | None:
+    r"""Words that are no mathematics, in one spelling: `\text{Monday}` and `Monday` are "monday"; else None."""
+    words = " ".join(_FONT.sub(r"\1", plain).split()).casefold()
+    return words if _ONLY_WORDS.fullmatch(words) else None
+
+
 def sides(text: str) -> list[str]:
     """The sides of an equation or of a chain of them; one for anything else."""
     return [side.strip() for side in _EQUALITY.split(text)]
@@ -242,8 +281,41 @@ def is_mathematical(text: str) -> bool:
         return False
     if len(sides(text)) > 1 and not re.search(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])", sides(text)[0]):
         return False  # (13-4)*9+6=87 is an answer of its own: what it equals says nothing of how
-    words = re.sub(r"\\[A-Za-z]+", " ", text)
+    if re.search(r"\d\.\d+\.\d", text):
+        return False  # an address, a version
+    words = re.sub(r"\\(?:begin|end)\s*\{[A-Za-z]+\*?\}|\\[A-Za-z]+", " ", text)
     return re.search(r"[A-Za-z]{4}|[^\x00-\x7f]", words) is None
+
+
+def _magnitude(found: re.Match[str]) -> str:
+    word = found[1].lower()
+    return r"\times12" if word == "dozen" else rf"\times10^{{{_MAGNITUDES[word]}}}"
+
+
+def _function(found: re.Match[str]) -> str:
+    return "e^" if found[0] == "exp" else rf"\{found[0]}"
+
+
+def _clock(text: str) -> tuple[int, str] | None:
+    """A time of day in minutes, and in one spelling."""
+    found = _CLOCK.fullmatch(text)
+    if found is None or not 1 <= int(found[1]) <= 12:
+        return None
+    hour, minute, half = int(found[1]), int(found[2] or 0), found[3].lower()
+    return (hour % 12 + 12 * (half == "p")) * 60 + minute, f"{hour}:{minute:02} {half}m"
+
+
+def _together(text: str) -> Quantity | None:
+    """`3 hours 20 minutes` in minutes."""
+    parts = list(_TOGETHER.finditer(text))
+    if len(parts) < 2 or sum(len(part[0]) for part in parts) != len(text):
+        return None
+    units = [UNITS.get(part[2]) or UNITS.get(part[2].lower()) for part in parts]
+    if any(unit is None or unit.measure != (units[0] and units[0].measure) for unit in units):
+        return None
+    known = [unit for unit in units if unit is not None]
+    total = sum((Fraction(part[1]) * unit.factor for part, unit in zip(parts, known, strict=True)), Fraction(0))
+    return Quantity(total / known[-1].factor, known[-1])
 
 
 def _fraction(sign: re.Match[str]) -> str:

@@ -13,57 +13,87 @@ from tts_search.grading.plain import latex, quantity
 from tts_search.grading.units import split_unit
 
 _DECLARES = re.compile(
-    r"(?i)(?<![A-Za-z])(?:answer|solution|result)(?![A-Za-z])|####|\\boxed(?=\s+[^\s{])|<(?:final_)?(?:answer|output|solution)>|"
-    r"答案|答(?=[:：])|结果(?=[是为:：])"
+    r"(?i)(?<![A-Za-z])(?:(?:answer|solution|result)s?|roots?(?=\s+(?:is|are)\b))(?![A-Za-z])|####|\\boxed(?=\s+[^\s{])"
+    r"|<(?:final_)?(?:answer|output|solution|response)>|答案|答(?=[:：])|结果(?=[是为:：])"
 )
 _SAYS = re.compile(
     r"(?i)(?:\s+(?:to|for|of|in|from)\s[^\n:：=.?]{0,80}?)?[\s_*\"'”)】\]]{0,5}"
-    r"(?:(?:is|was|are|would\s+be|should\s+be|must\s+be|will\s+be|equals|comes\s+(?:out\s+)?to|应该是|应当是|应该为|应该|应为|应是|是|为|等于)(?![A-Za-z])"
+    r"(?:(?:(?:is|was|are|would\s+be|should\s+be|must\s+be|will\s+be|equals|comes\s+(?:out\s+)?to)(?![A-Za-z])|应该是|应当是|应该为|应该|应为|应是|是|为|等于)"
     r"[\s_]{0,3}[:：]?|[:：=])"
 )
-_CUT = re.compile(r"(?<![A-Z\d])[.!?](?=\s)|(?<=\d)[.!?](?=\s+[A-Z])|[。！？]|</(?:final_)?(?:answer|output|solution)>")
+_CUT = re.compile(
+    r"(?<![A-Z\d])[.!?](?=\s)|(?<=\d)[.!?](?=\s+[A-Z])|[。！？]|</(?:final_)?(?:answer|output|solution|response)>"
+)
 _RIGHT = re.compile(
     r"(?i)[\s,]{0,3}(?:is|are|must\s+be|should\s+be)\s+(?:the|our|your|my)?\s*(?:(?:final|correct|right|desired)\s+)*(?:answer|solution|result)(?![A-Za-z])"
     r"|\s*是(?:正确|最终)?(?:的)?答案"
 )
 _FAREWELL = re.compile(
     r"(?i)hope\s+(?:this|that|it)\s|let\s+me\s+know|feel\s+free|if\s+you\s+(?:have|need|would)|any\s+(?:more|other|further)\s+questions"
-    r"|happy\s+to\s+help|glad\s+to\s+help|good\s+luck|^\W*thank|^\W*you'?re\s+welcome|希望.{0,10}帮助|如有.{0,10}疑问"
+    r"|(?:happy|glad)\s+to\s+help|good\s+luck|^\W*(?:thank|you'?re\s+welcome|cheers\b|best\s+(?:regards|wishes)|take\s+care|happy\s+[a-z]{3,20}ing\b)"
+    r"|is\s+there\s+anything\s+else|would\s+you\s+like\s+(?:me|to)|have\s+a\s+(?:great|good|nice|wonderful|lovely)\s"
+    r"|希望.{0,10}帮助|如[果有].{0,10}(?:疑问|问题)|祝(?:你|您)"
 )
 _MARKS = re.compile(
-    r"(?<![\w)\]])\*\*|\*\*(?![\w(\[])|(?<!\w)__|__(?!\w)|^\s{0,3}#{1,3}(?!#)\s*|^\s*>\s*|`", re.MULTILINE
+    r"(?<![\w)\]])\*\*|\*\*(?![\w(\[])|(?<!\w)__|__(?!\w)|^\s{0,3}#{1,3}(?!#)\s*|^[^\S\n]*(?:>|[•●▪])[^\S\n]*|`",
+    re.MULTILINE,
 )
 _LABEL = re.compile(
-    r"(?i)\s*(?:[-*•]\s+)?(?:(?:final\s+)?(?:answer|result|solution|output)\s*(?:[:：=]|is\b)|(?:A|Ans)\s*[:：])\s*(?=[-+$\\(\d√€£¥½])"
+    r"(?i)(?<!\s)\s*(?:[-*•]\s+)?(?:(?:final\s+)?(?:answer|result|solution|output)\s*(?:[:：=]|is\b)|(?:A|Ans)\s*[:：])\s*(?=[-+$\\(\d√€£¥½])"
 )
 _MOST = 20  # declarations that are looked at, from the last one on
 _WINDOW = 400  # characters behind one
 _LINES = 40  # lines from the end
+_LONGEST = 2_000  # characters of an answer that may come down to an expression
+
+_HEADER = re.compile(
+    r"(?i)\W*(?:the\s+)?(?:(?:final|correct)\s+)?(?:answer|solution|result|output)\s?(?:is|are)?\W*|\W*(?:最终)?答案\W*|(?:<[^<>]{1,20}>\s?)+"
+)
+_NEGATIVE = re.compile(r"(?i)\b(?:negative|minus)\s+(?=[\d.√])")
 
 _AMOUNT = r"[-+−]?\s?\\?[$€£¥]?\s?-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d{1,3}(?!\w))?"
 _NUMBER = rf"{_AMOUNT}|(?<![\d.])[-+]?\.\d+"
-_FRACTION = rf"(?:{_NUMBER})(?:\s?/\s?\d+(?!\s?[\d/]))?(?:\s*(?:\\?%|％|(?:thousand|million|billion)\b|°))?"
-_NUMBERS = re.compile(rf"(?<![\w.\\^_])(?:{_FRACTION})")
-_SPAN = re.compile(
-    r"\\\((.{1,300}?)\\\)|\\\[(.{1,300}?)\\\]|\$\$(.{1,300}?)\$\$|(?<![\\\w])\$([^$\n]{1,200}?)(?<!\\)\$(?!\d)"
+_FRACTION = (
+    rf"(?:\d{{1,9}}\s(?=\d{{1,9}}/\d))?(?:{_NUMBER})(?:\s?/\s?\d+(?!\s?[\d/])|(?::\d{{1,9}}(?!\w))+)?"
+    r"(?:\s*(?:\\?%|％|(?:thousand|million|billion)\b|[百千万亿](?![米克瓦卡焦赫帕分])|°))?"
 )
+_NOT_SO = re.compile(rf"(?i)\b(?:is|are|was)(?:n't|\s+not)\s+[-+$\\(]?{_FRACTION}")
+_LATIN = r"A-Za-z\u00c0-\u024f\u0370-\u03ff\u0400-\u04ff"  # words of which run into numbers, as Chinese ones do not
+_NUMBERS = re.compile(rf"(?<![{_LATIN}\d.\\^_])(?:{_FRACTION})")
+_SPAN = re.compile(
+    r"\\\((.{1,300}?)\\\)|\\\[(.{1,300}?)\\\]|\$\$(.{1,300}?)\$\$|(?<![\\A-Za-z0-9_])\$([^$\n]{1,200}?)(?<!\\)\$(?!\d)"
+)
+_CONNECTS = re.compile(r"[\s,，]{0,9}(?:and|or|或者?|和)?[\s,，]{0,9}")
 _TOKEN = re.compile(
-    r"\\[A-Za-z]+|\\.|(?:sqrt|pi|sin|cos|tan|log|ln|exp|inf|infinity|or|and)(?![A-Za-z])|[A-Za-z](?![A-Za-z])|[0-9]+(?:,\d{3})*"
-    r"|[-+*/^=(){}\[\],.<>|!%°√∛π½⅓⅔¼¾²³⁰-⁹⁻×÷·−–∞±≤≥~_$€£¥&;，、或和与]|\s+"
+    r"\\[A-Za-z]+|\\.|(?:sqrt|pi|sin|cos|tan|log|ln|exp|inf|infinity|or|and)(?![A-Za-z])|[A-Za-z](?![A-Za-z])|[0-9]+(?:,\d{3})*|:(?=\d)|\s:\s(?=\d)|又(?=\d)|(?<=\d)[百千万亿](?![米克瓦卡焦赫帕分])"
+    r"|[-+*/^=(){}\[\],.<>|!%％°√∛π½⅓⅔¼¾¹²³⁰-⁹⁺⁻×÷·−–∞±≤≥~_$€£¥&;，、或和与]|\s+"
 )
 _HEDGE = re.compile(
-    r"(?i)(?:(?:a|an|the|about|approximately|exactly|roughly|only|around|just|total|sum|of|equal|to|simply|indeed)\s+)+(?=[-+$\\(\d.√€£¥])"
+    r"(?i)(?:(?:a|an|the|about|approximately|exactly|roughly|only|around|just|total|sum|of|equal|to|simply|indeed)\s{1,3}){1,6}(?=[-+$\\(\d.√€£¥])"
 )
 _CONCLUDES = re.compile(
-    r"(?i)\W{0,3}(?:so|therefore|thus|hence|in\s+total|in\s+conclusion|finally|altogether|overall|this\s+means|that\s+means|consequently|(?:the\s+)?total|因此|所以|综上)(?![A-Za-z])"
+    r"(?i)\W{0,3}(?:so|therefore|thus|hence|in\s+total|in\s+conclusion|finally|altogether|overall|this\s+means|that\s+means|consequently|(?:the\s+)?total|因此|所以|综上|故|一共|总共)(?![A-Za-z])"
 )
+_WORD = re.compile(
+    r"\s?((?:square\s|cubic\s)?(?:[A-Za-z°%/]{1,20}|[\u4e00-\u9fff]{1,4}(?:/[\u4e00-\u9fff]{1,2})?)(?:\^[23]|[²³])?)"
+)
+_UNITS = (
+    r"(?:hours?|hrs?|minutes?|mins?|seconds?|secs?|days?|weeks?|feet|foot|ft|inch(?:es)?|in|pounds?|lbs?|ounces?|oz"
+    r"|小时|分钟?|秒|天|米|厘米)"
+)
+_MORE = re.compile(
+    rf"(?i)\s?{_UNITS}\.?(?:,?\s+and|,)?\s?(?:\d{{1,6}}(?:\.\d{{1,6}})?\s?{_UNITS}(?![A-Za-z])(?:,?\s+and|,)?\s?){{1,2}}"
+    r"|\s?[ap]\.?m\b\.?|\s?(?:hundred|thousand|million|billion|trillion|dozen)\b"
+)
+_RANGE = re.compile(r"\d\s?[到至]\s?\d")
+_IS = re.compile(r"(?i)\b(?:is|are|equals)\s|[是为]|等于")
 _CALCULATOR = re.compile(r"<<[^<>]{0,200}>>")
 _TEXTS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|boldsymbol)\s*\{[^{}]{0,100}\}")
 _BOLD = re.compile(rf"\*\*[^*\n\d]{{0,40}}?({_FRACTION})[^*\n\d]{{0,40}}\*\*")
 _SAID = re.compile(
     rf"(?i)(?<![a-z])(?:is|are|was|were|be|has|have|had|equals?|costs?|needs?|makes?|made|earns?|earned|spends?|spent|saves?|saved|pays?|paid|sold|gets?"
     rf"|left|remain(?:s|ing)?|takes?|took|total(?:\s+of)?|approximately|about|exactly|now|ran|runs?|walk(?:s|ed)|bought|buys?|receives?|received|collects?|gives?)"
-    rf"\s+(?:[a-z]+\s+){{0,2}}?({_FRACTION})"
+    rf"\s+(?:[a-z]+\s+){{0,2}}?({_FRACTION})|(?:是|为|有|等于|共|得到?|剩下?|花了?|用了?|需要?|今年|约)\s?({_FRACTION})"
 )
 
 
@@ -86,8 +116,10 @@ def final_expression(text: str) -> str | None:
 
 
 def final_number(text: str) -> str | None:
-    """The last number of what `final_expression` finds, else of the text."""
+    """The number that `final_expression` finds, or the last one in it; else that of the text."""
     said = final_expression(text) or ""
+    if quantity(latex(said)):
+        return said
     behind = after_thinking(text)
     for place in (said, "" if last_boxed(behind) == "" else behind[-4_000:]):
         if numbers := _NUMBERS.findall(place):
@@ -99,7 +131,7 @@ def final_words(text: str) -> tuple[str, bool] | None:
     """What a text of any kind answers, and whether it says so itself: in a box or a declaration.
 
     Else it is the last line with anything on it but farewells, marks and fences. None for an empty text, and where the
-    last box was never closed.
+    answer was cut off: its last box was never closed, or nothing stands behind "Answer:".
     """
     text = after_thinking(text)
     box = last_boxed(text)
@@ -108,22 +140,29 @@ def final_words(text: str) -> tuple[str, bool] | None:
     for said, _ in _declared(text):
         return said, True
     for line in _last_lines(text):
-        return _MARKS.sub("", line).strip(), False
+        words = _MARKS.sub("", line).strip(" *_\t")
+        return None if _HEADER.fullmatch(words) else (words, False)
     return None
 
 
 def stated_expression(words: str, *, is_declared: bool) -> str | None:
     """The expression that an answer in words comes down to; None where the words are the answer.
 
-    Numbers in passing ("Paris, the 2nd city") are none. What was not declared must be nothing but an expression or draw
-    a conclusion ("So she has 18 left").
+    Numbers in passing ("Paris, the 2nd city") are none. What was not declared must be nothing but an expression, end on
+    one ("The probability is 1/2.") or draw a conclusion ("So she has 18 left").
     """
+    if len(words) > _LONGEST:
+        return None
     plain = _HEDGE.sub("", _LABEL.sub("", _MARKS.sub("", words).strip(" :："), count=1))
     if quantity(latex(plain)):
         return plain
+    concludes = _CONCLUDES.match(plain)
     if whole := _prefix(plain, whole=True):
         return whole
-    if not is_declared and not (_CONCLUDES.match(plain) or "=" in plain or _BOLD.search(words)):
+    tails = [plain[concludes.end() :].lstrip(" ,，:：") if concludes else "", _IS.split(plain)[-1]]
+    if "=" not in plain and (whole := next((whole for tail in tails if (whole := _prefix(tail, whole=True))), None)):
+        return whole
+    if not is_declared and not (concludes or "=" in plain or _BOLD.search(words)):
         return None
     span = _SPAN.match(plain)
     if span and (joined := _joined(plain)):
@@ -141,9 +180,7 @@ def stated_expression(words: str, *, is_declared: bool) -> str | None:
         return tail
     if bold := _BOLD.findall(words):
         return bold[-1].strip()
-    said = list(_SAID.finditer(plain))
-    number = _NUMBERS.match(plain, said[-1].start(1)) if said else None
-    return _with_unit(plain, number) if number else None
+    return _last_said(plain)
 
 
 def _declared(text: str) -> list[tuple[str, bool]]:
@@ -155,10 +192,10 @@ def _declared(text: str) -> list[tuple[str, bool]]:
             max(text.rfind("\n", max(0, place.start() - _WINDOW), place.start()), place.start() - _WINDOW)
             + 1 : place.end()
         ]
-        if word in ("answer", "solution", "result", "答案"):
+        if word.rstrip("s") in ("answer", "solution", "result", "root", "答案", "结果"):
             window = _MARKS.sub("", text[place.end() : place.end() + _WINDOW])
             is_heading = re.fullmatch(
-                r"[#*\s\d._]*(?:(?i:the|final|correct)\s+)*\W{0,2}(?i:answer|solution|result)|[#*【\s]*(?:最终)?答案",
+                r"[#*\s\d._]*(?:(?i:the|final|correct)\s+)*\W{0,2}(?i:answer|solution|result)s?|[#*【\s]*(?:最终)?答案",
                 line,
             )
             says = _SAYS.match(window)
@@ -172,7 +209,7 @@ def _declared(text: str) -> list[tuple[str, bool]]:
                 continue
         else:
             behind = _MARKS.sub("", text[place.end() : place.end() + _WINDOW])
-        if said := _sentence(behind):
+        if (said := _sentence(behind)) and not re.match(r"(?i)not\s", said):
             found.append((said, False))
     return found
 
@@ -187,7 +224,7 @@ def _in_front(text: str, place: re.Match[str]) -> str | None:
     if right is None or right.end() != len(line):
         return None
     head = line[: right.start()].strip()
-    said = re.split(r"(?<=[.!?:;])\s|,\s(?!\d)|(?i:^|\s)(?:so|thus|hence|therefore)\s", head)[-1].strip()
+    said = re.split(r"(?<=[.!?:;])\s|,\s(?!\d)|(?i:^|\s)(?:so|thus|hence|therefore),?\s", head)[-1].strip()
     return said if said and not re.fullmatch(r"(?i)this|that|it|which|what|here|who", said) else None
 
 
@@ -198,7 +235,8 @@ def _sentence(behind: str) -> str:
         if not re.search(r"\w|\\[A-Za-z]|[√∞∅]", words):
             continue  # `\\[` and `$$`
         cut = _CUT.search(words)
-        return (words[: cut.start()] if cut else words).strip().rstrip(" .。*_").lstrip(" :：*_").strip()
+        said = (words[: cut.start()] if cut else words).strip().rstrip(" .。!！*_").lstrip(" :：*_").strip()
+        return _NEGATIVE.sub("-", said)
     return ""
 
 
@@ -214,6 +252,8 @@ def _last_lines(text: str) -> list[str]:
 def _first_expression(said: str) -> str | None:
     """The expression that a sentence begins with, else its first formula or number."""
     head = _LABEL.sub("", said, count=1)
+    if _RANGE.search(head):
+        return None  # between two numbers
     span = _SPAN.match(head.lstrip())
     if span and (whole := _joined(head.lstrip())):
         return whole
@@ -228,36 +268,54 @@ def _first_expression(said: str) -> str | None:
 def _last_expression(line: str) -> str | None:
     """The expression that a line ends on: its last formula, behind its last `=`, in bold, or behind a verb."""
     bold = _BOLD.findall(line)
-    plain = _MARKS.sub("", line).strip()
+    plain = _NEGATIVE.sub("-", _NOT_SO.sub("", _MARKS.sub("", line))).strip(" *_\t")
     plain = _LABEL.sub("", plain, count=1)
     if whole := _prefix(plain, whole=True):
         return whole
-    if span := _span(plain, last=True):
+    said = _last_said(plain)
+    if (span := _span(plain, last=True)) and not (said and re.search(r"\$\s(?:is|equals)\s[^$]*$", plain)):
         return span
     at = max(plain.rfind("="), plain.rfind("≈"))
     if at >= 0 and (tail := _prefix(_CALCULATOR.sub("", plain[at + 1 :]))):
         return tail
     if bold:
         return bold[-1].strip()
-    said = list(_SAID.finditer(plain))
     if said:
-        number = _NUMBERS.match(plain, said[-1].start(1))
-        return _with_unit(plain, number) if number else said[-1][1].strip()
+        return said
     numbers = list(_NUMBERS.finditer(plain))
     return _with_unit(plain, numbers[-1]) if numbers else None
 
 
+def _last_said(plain: str) -> str | None:
+    """The number behind the last verb, with what belongs to it: `2√3`, `1.6×10⁻¹⁹`, `10 am`."""
+    said = None
+    for said in _SAID.finditer(plain):  # noqa: B007 - the last one
+        pass
+    if said is None:
+        return None
+    begin = said.start(said.lastindex or 1)
+    number = _NUMBERS.match(plain, begin)
+    if number is None:
+        return said[said.lastindex or 1].strip()
+    if re.match(r"\s?[√π^×·(\\]|\s[x*]\s?10\^", plain[number.end() :]) and (longer := _prefix(plain[begin:])):
+        return longer
+    return _with_unit(plain, number)
+
+
 def _span(line: str, *, last: bool) -> str | None:
-    """The content of a formula in a line, the last or the first; of an equation in it the last side."""
+    """The content of a formula in a line, the first, or the last with those that stand together with it."""
     spans = [
-        content
+        (found, content.strip())
         for found in _SPAN.finditer(line)
         if re.search(r"\w", content := next(part for part in found.groups() if part is not None))
         and (found[4] is None or not re.search(r"[a-z]{3}", re.sub(r"\\[A-Za-z]+(?:\{[a-z ]*\})?", "", content)))
     ]
-    if not spans:
-        return None
-    return spans[-1 if last else 0].strip()
+    if not spans or not last:
+        return spans[0][1] if spans else None
+    begin = len(spans) - 1
+    while begin and _CONNECTS.fullmatch(line, spans[begin - 1][0].end(), spans[begin][0].start()):
+        begin -= 1
+    return ", ".join(content for _, content in spans[begin:])
 
 
 def _joined(text: str) -> str | None:
@@ -265,7 +323,7 @@ def _joined(text: str) -> str | None:
     parts: list[str] = []
     at = 0
     for found in _SPAN.finditer(text):
-        if parts and not re.fullmatch(r"[\s,]*(?:and|or|或|和)?[\s,]*", text[at : found.start()]):
+        if parts and not _CONNECTS.fullmatch(text, at, found.start()):
             break
         parts.append(next(part for part in found.groups() if part is not None).strip())
         at = found.end()
@@ -302,9 +360,13 @@ def _with_unit(line: str, number: re.Match[str]) -> str:
 
 
 def _with_word(head: str, rest: str) -> str:
-    """A number and the unit behind it, if the next word is one: `5` and ` km away` are `5 km`."""
-    found = re.match(r"\s?((?:square\s|cubic\s)?[A-Za-z°%/]{1,20}(?:\^[23]|[²³])?)", rest)
-    if found is None or not re.search(r"\d\s*$", head) or found[1] in ("in", "s", "a"):
+    """A number with what makes another of it: `5 km`, `3 hours and 20 minutes`, `10 am`, `3 million`."""
+    if not re.search(r"\d\s*$", head):
+        return head
+    if more := _MORE.match(rest):
+        return head + more[0].rstrip()
+    found = _WORD.match(rest)
+    if found is None or found[1] in ("in", "s", "a"):
         return head
     word = found[1].replace("²", "^2").replace("³", "^3")
     return f"{head} {word}" if split_unit(f"1 {word}")[1] else head

@@ -48,22 +48,34 @@ class Quantity:
 
 
 _TABLE = """
-length: mm millimeter millimetre 0.001, cm centimeter centimetre 0.01, dm 0.1, m meter metre 1
-length: km kilometer kilometre 1000
+length: nm nanometer nanometre 0.000000001, mm millimeter millimetre 毫米 0.001, cm centimeter centimetre 厘米 0.01
+length: dm 分米 0.1, m meter metre 米 1, km kilometer kilometre 千米 公里 1000
 length: in inch inches 0.0254, ft foot feet 0.3048, yd yard 0.9144, mi mile 1609.344
-mass: mg milligram 0.001, g gram 1, kg kilogram kilo 1000, oz ounce 28.349523125, lb lbs pound 453.59237
-time: ms millisecond 0.001, s sec second 1, min minute 60, h hr hour 3600, day 86400, week 604800
+mass: mg milligram 毫克 0.001, g gram 克 1, kg kilogram kilo 千克 公斤 1000, 吨 1000000
+mass: oz ounce 28.349523125, lb pound 453.59237
+time: ms millisecond 0.001, s sec second 秒 1, min minute 分钟 60, h hr hour 小时 3600, day 天 86400, week 周 604800
 money: cent ¢ 0.01, $ dollar 1
 euro: € euro 1
 sterling: £ 1
 yen: ¥ yen yuan 1
-volume: ml milliliter millilitre 0.001, cl 0.01, l L liter litre 1
-area: mm^2 0.000001, cm^2 0.0001, m^2 1, km^2 1000000
-space: mm^3 0.000000001, cm^3 0.000001, m^3 1
-speed: m/s 1, km/h kph 0.277777777777777777777777777, mph 0.44704
+volume: ml mL milliliter millilitre 毫升 0.001, cl 0.01, l L liter litre 升 1
+volume: gallon 3.785411784, quart 0.946352946, pint 0.473176473
+area: mm^2 平方毫米 0.000001, cm^2 平方厘米 0.0001, 平方分米 0.01, m^2 平方米 1, km^2 平方千米 平方公里 1000000
+space: mm^3 立方毫米 0.000000001, cm^3 立方厘米 0.000001, 立方分米 0.001, m^3 立方米 1
+speed: m/s 米/秒 1, km/h kph 千米/时 千米/小时 0.277777777777777777777777777, mph 0.44704
+acceleration: m/s^2 米/秒^2 1
+force: N newton 牛 1, kN 1000
+energy: J joule 焦 1, kJ 1000, MJ 1000000, cal calorie 4.184, kcal 4184
+power: W watt 1, kW 1000, MW 1000000
+voltage: mV 0.001, V volt 伏 1, kV 1000
+charge: C coulomb 1
+resistance: Omega Ω ohm 1
+frequency: Hz hertz 1, kHz 1000, MHz 1000000, GHz 1000000000
+pressure: Pa pascal 1, kPa 1000
 data: KB 1000, MB 1000000, GB 1000000000
-angle: ^\\circ degree 1
-temperature: ^\\circC 1
+angle: ^\\circ degree 度 1
+temperature: ^\\circC 摄氏度 1
+kelvin: K kelvin 1
 fahrenheit: ^\\circF 1
 percent: % percent 1
 """
@@ -78,8 +90,8 @@ def _read(table: str) -> dict[str, Unit]:
             exact = Fraction(5, 18) if "7777" in factor else Fraction(factor)
             unit = Unit(measure, exact, _suffix(measure, exact, names[0]))
             units.update(dict.fromkeys(names, unit))
-            units.update({name + "s": unit for name in names if len(name) > 3})
-    return units
+    plurals = {name + "s": unit for name, unit in units.items() if len(name) > 1 and name[-1].isalpha()}
+    return plurals | units
 
 
 def _suffix(measure: str, factor: Fraction, name: str) -> str:
@@ -93,11 +105,12 @@ UNITS = _read(_TABLE)
 _BEFORE = re.compile(r"\s*(-?)\s*(?:\\)?([$€£¥])\s*(?=[-\d.\\])")
 _BEHIND = re.compile(
     r"(?:\\[ ,;:!]|~|\s|\{\s*\})*(?:\\(?:text|mathrm|textrm|mathbf|textbf|operatorname)\s*\{\s*([^{}]{1,60}?)\s*\}"
-    r"|([A-Za-z€£¥¢$°/]{1,20}|\\?[$%]|\^\\circ\s*[CF]?))"
+    r"|([A-Za-z€£¥¢$°/]{1,20}|[\u4e00-\u9fff]{1,6}(?:/[\u4e00-\u9fff]{1,2})?|\\?[$%]|\^\\circ\s*[CF]?|\\?Ω|\\Omega))"
     r"(\s*\^\s*\{?\s*[23]\s*\}?)?\s*\.?\s*$"
 )
 _SQUARE = re.compile(r"(square|sq\.?|cubic)\s+(\S+)", re.IGNORECASE)
 _DIGIT = re.compile(r"[\d}]\s*$")
+_NAMES = frozenset("NJWVCK")  # which a variable might have: a unit stands apart from its number
 
 
 def split_unit(text: str) -> tuple[str, Unit | None]:
@@ -113,6 +126,8 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
     number = text[: len(text) - len(tail) + behind.start()]
     if square := _SQUARE.fullmatch(name):
         name, raised = square[2], "3" if square[1].lower() == "cubic" else "2"
+    if name in _NAMES and behind.start(2) == behind.start():
+        return text, None
     unit = _named("".join(name.split()), raised.strip(" ^{}") if raised else "")
     return (number, unit) if unit is not None and _DIGIT.search(number[-20:]) else (text, None)
 

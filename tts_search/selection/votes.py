@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ _CPU_SECONDS, _MEMORY_MB, _WORKERS = 1.0, 1024, 2  # of one comparison
 _NORMALIZED = 2_000  # characters: a run of accents takes time in its square
 
 
+_OPTION = re.compile(r"^\\(?:text|textbf|mathrm|mathbf)\s?\{(\(?[A-J]\)?)\}(?:\\?\s|$)")
+
+
 def final_answer(text: str) -> str | None:
     r"""What an answer of any kind counts as: the extractor "auto". None for no answer.
 
@@ -43,12 +47,19 @@ def final_answer(text: str) -> str | None:
     if found is None:
         return None
     words, is_declared = found
-    if letter := option_alone(words):
+    if letter := option_alone(_OPTION.sub(r"\1 ", words, count=1)):
         return letter
     if expression := stated_expression(words, is_declared=is_declared):
         return key(expression)
+    if (letter := multiple_choice.letter(text)) and _names(letter, words):
+        return letter
     first = words.partition(",")[0].partition(" ")[0].strip(" .!*").lower()
     return first.capitalize() if first in ("yes", "no", "true", "false") else _folded(words)
+
+
+def _names(letter: str, words: str) -> bool:
+    """Whether words that declare an option are about that letter: "Option C is correct", "C because A is wrong"."""
+    return re.search(rf"(?<![A-Za-z0-9]){letter}(?![A-Za-z0-9]|\.\s?[A-Z]\.)", words) is not None
 
 
 def _math(text: str) -> str | None:

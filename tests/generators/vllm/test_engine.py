@@ -21,6 +21,7 @@ from tests.generators.reference import differences
 from tts_search.core.protocols import Request, Sampling
 from tts_search.errors import GeneratorError, InvalidInputError
 from tts_search.generators.vllm import VLLMGenerator
+from tts_search.generators.vllm.parent import STARTED_BY
 
 CONTEXT = 512
 PLAIN = Sampling(temperature=1.0, top_p=1.0)
