@@ -114,6 +114,56 @@ def test_letters_agree_with_every_hand_label() -> None:
     assert [case for case in CHOICES if multiple_choice(case["answer"], case["reference"]) != case["correct"]] == []
 
 
+@pytest.mark.parametrize(
+    ("letter", "texts"),
+    [
+        ("C", ["The answer is not A, B, or D; it is C.", "The correct answer is not (A) or (B) but (C).",
+               "The answer cannot be A; it must be C.", "The answer is neither A nor B; it's C.",
+               "The answer isn't A. It's C.", "答案不是A、B，而是C。", "答案不能选A，应该选C。"]),
+        (None, ["The answer is not A, B, or C.", "I don't think A is correct.", "I would not choose option C."]),
+        ("B", ["The answer is: A... no wait, B.", "The answer is A. Actually, it's B.", "Answer: A. No, B."]),
+        ("B", ["The answer might seem to be A, but it's actually B.",
+               "You may think the answer is A. In fact, it is B.",
+               "The correct answer is B. Students often choose option A.",
+               "I originally thought the answer is A. It's B."]),
+        (None, ["The answer might seem to be A.", "Many would say the answer is A.", "Could the answer be A?"]),
+        ("C", ["The correct answer is (C). If we choose A, we get a contradiction.",
+               "The answer is C.\n\nIf the question had asked about mass, the answer would be A.",
+               "The answer is C. Had it been dark, the answer would have been B.", "If x = 5 then the answer is C.",
+               "If I had to guess, I would say C.", "It might seem hard, but the answer is C.", "若x=1，则答案为C。",
+               "The answer would have to be C."]),
+        (None, ["If the answer is A, then x = 2.", "Suppose the answer is A.", "Let's check whether A is correct.",
+                "如果选A，则矛盾。"]),
+        ("B", ["The answer is B.\nA simple check of the answer: A = 5.",
+               "The answer is B. To double check the answer: if A = 5 then B = 6"]),
+        ("D", ["A. ✗ B. ✗ C. ✗ D. ✓", "A ✗\nB ✗\nD ✓", "A. wrong B. wrong C. wrong D. correct",
+               "A - wrong\nB - wrong\nD - right"]),
+        (None, ["A) 1, B) 2, C) 3, D) 4", "(A) 5 (B) 6 (C) 7", "A. Acute angle\nB. Right angle\nC. Obtuse angle",
+                "A\nB\nC\nD", "A. No. B. Yes. C. No."]),
+        ("C", ["C\n\nExplanation: x is 5.", "**C**\n\nA and B are wrong.", "C\n\n解析：A错误，B错误，D错误。",
+               "C。\n\n解释：因为A、B、D都不对。", "Thus x = 5.\n#### C", "C - Mercury"]),
+        ("C", ["<answer>C</answer>", "So\n<answer>\nC\n</answer>", "<answer>Option C</answer>", "{'answer': 'C'}",
+               "Answer: option c", "_Answer: C_", "The answer is __C__.", "The answer is 'C'.",
+               "The correct answer is:\n```\nC\n```"]),
+        ("C", [r"\boxed{\text{Option C}}", r"\boxed{C (Mercury)}", r"\boxed{C - Mercury}", r"\boxed{\text{选项C}}",
+               r"\boxed{C\text{. Mercury}}", r"\boxed{\rm C}", r"\boxed{\textbf{(C)}\ 12}"]),
+        ("C", ["The correct response is C.", "The correct statement is C.", "The correct answer (C) follows.",
+               "The correct answer, C, is supported.", "The most plausible option is C.", "C is my answer."]),
+        ("C", ["It is C.", "It must be C.", "This corresponds to option C.", "Option C best describes this.",
+               "Among the four options, only C satisfies the equation.", "Select C.", "Choose C.", "Pick C.",
+               "Therefore x = 5, option C.", "The value is 12, which is option C.", "C is the only option that works.",
+               "只有C选项符合题意。", "C为本题答案。"]),
+        (None, ["A simple check shows x = 5.", "I think so.", "It is a mammal.", "It is A, B or C.", "Plan B is risky.",
+                "It is vitamin C.", "I think it's E. coli.", "It is J. K. Rowling.", "A - B = 5",
+                "I think A is larger.",
+                "5 corresponds to option A. 6 corresponds to option B.", "Choose A first, then B.",
+                "The first letter is A."]),
+    ],
+)  # fmt: skip
+def test_a_letter_that_is_refused_supposed_or_pointed_at(letter: str | None, texts: list[str]) -> None:
+    assert [text for text in texts if multiple_choice.letter(text) != letter] == []
+
+
 def test_the_released_script_takes_the_first_match() -> None:
     corrected = "答案：A。不对，答案：B"
     assert multiple_choice.letter(corrected) == "B"

@@ -37,12 +37,38 @@ READS = "x = int(input())\nprint(x)"
         (f"{F}Python3 title=a\r\nprint(1)\r\n{F}\r\n", {}, "print(1)"),
         (f"{F}python\na = 1\n{F}python\nb = 2\n{F}", {}, "b = 2"),
         (f"<think>a</think>{F}python\nprint(1)\n{F}</think>", {}, "print(1)"),
+        (f"**Solution:** {F}python\n{READS}\n{F}\nDone", {"reads": True}, READS),
+        (f"Here it is: {F}\n{READS}\n{F}\nOutput:\n{F}\n6\n{F}", {"reads": True}, READS),
+        (f"Use `x`, **thus:** {F}python\n{READS}\n{F}", {}, READS),
+        (f"I will use {F}python fences.\n{F}python\n{READS}\n{F}", {}, READS),
+        (f"- {F}python\n  {READS.replace(chr(10), chr(10) + '  ')}\n  {F}", {}, READS),
+        (f"1. {F}python\n   def f():\n       return 1\n   {F}", {}, "def f():\n    return 1"),
+        (f"1. {F}python\ndef f():\n    return 1\n{F}", {}, "def f():\n    return 1"),
+        (f"> {F}python\n> def f():\n>     return 1\n> {F}", {}, "def f():\n    return 1"),
+        (f"> 1. {F}python\n>    def f():\n>        return 1\n>    {F}", {}, "def f():\n    return 1"),
+        (f"<answer>{F}python\n{READS}\n{F}</answer>", {}, READS),
+        (f"“{F}python\n{READS}\n{F}”", {}, READS),
+        *((f"{F}python\n{READS}\n{F}{tail}", {}, READS) for tail in ("<|im_end|>", "</s>", ".", "**So**", " (end)")),
+        (f"{F}python\n{READS}{F}\nIt prints:\n{F}\n3\n{F}", {}, READS),
+        (f"{F}python\n{READS}\n<|im_end|>", {}, READS),
+        (f"{F}python\ns = '{F}'\nprint(s)  # {F}\nt = 1\n{F}", {}, f"s = '{F}'\nprint(s)  # {F}\nt = 1"),
+        (f"{F}python\n{READS}\n{F}\nOutput\n{F}\nx = 6\n{F}", {}, READS),
+        (f"{F}python\nprint(7)\n{F}\nIn full:\n{F}\n{READS}\n{F}", {"reads": True}, READS),
+        (f"{F}\n{READS}\n{F}\nOutput\n{F}\nadd(1, 2) = 3\nSum = 6\n{F}", {}, READS),
+        (f"{F}python\n{READS}\n{F}\nSession:\n{F}python\n>>> add(1, 2)\n3\n{F}", {}, READS),
+        (f"{F}python\n{READS}\n{F}\nFirst:\n{F}python\n!pip install numpy\n{F}", {}, READS),
+        (f"<answer>\n{READS}\n</answer>", {}, READS),
+        (f"Thus:\n[PYTHON]\n{READS}\n[/PYTHON]\nDone.", {}, READS),
+        (f'<pre><code class="python">\n{READS}\n</code></pre>', {}, READS),
+        (f"s = '{F}'\nprint(s)", {}, f"s = '{F}'\nprint(s)"),
+        ("print('<answer>')", {}, "print('<answer>')"),
+        ("print(1)</s>", {}, "print(1)"),
         ("print(1)", {}, "print(1)"),
         (f"print(1)\n{F}", {}, "print(1)\n"),
     ],
 )  # fmt: skip
 def test_which_block_is_the_program(answer: str, wants: dict[str, Any], text: str) -> None:
-    assert program(answer, **wants).rstrip("\n") == text.rstrip("\n")
+    assert program(answer, **wants).strip("\n") == text.strip("\n")
 
 
 @given(

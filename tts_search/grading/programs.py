@@ -11,15 +11,27 @@ from dataclasses import dataclass
 
 from tts_search.grading.answers import after_thinking
 
-_FENCE = re.compile(r"[ \t>]*(`{3,}|~{3,})[ \t]*([^\n`]*)$")
+# A line with one fence: what stands before it, the fence, and its tag or whatever follows.
+_FENCE = re.compile(r"((?:[^`~]|`{1,2}(?!`)|~{1,2}(?!~))*+)(`{3,}|~{3,})[ \t]*([^`]*)$")
+_HEAD = re.compile(r"[ \t>]*(?:(?:[-*+]|\d{1,3}[.)])[ \t>]+)?")  # of a line: its indentation, quotation, item
+_QUOTED = re.compile(r"[ \t]*(?:> ?)+")
+_TAG = re.compile(r"[\w+#.{}-]*")
 _PYTHON = ("python", "py", "python3", "py3", "python2", "pypy", "pypy3", "ipython", "cpython")
 _CODE = re.compile(
     r"(?m)^[ \t]*(?:def|class|import|from|for|while|if|try|with|return|print|async|@\w)\b"
-    r"|^[ \t]*[A-Za-z_][\w.\[\], ]{0,80}(?:[-+*/|&%]|//|\*\*)?=(?!=)|^[ \t]*[A-Za-z_][\w.]{0,80}\("
+    # an assignment of more than a value ("x = 6" is output), a call that is equated with nothing
+    r"|^[ \t]*[A-Za-z_][\w.\[\], ]{0,80}(?:[-+*/|&%]|//|\*\*)?=(?!=)[^\n]{0,200}?(?:[(\[{]|\blambda\b)"
+    r"|^[ \t]*[A-Za-z_][\w.]{0,80}\((?![^\n]{0,200}?\) ?= )"
 )
 _SHELL = re.compile(
     r"[ \t]*(?:\$ |> |>>> |%|!|python3? |pip3? |cd |bash |sh |\./|echo |cat |sudo |apt |conda |g\+\+ |java |node )"
 )
+# Without a fence: tags around a program, each at the head of a line, and what a model ends with.
+_OPENED = re.compile(
+    r"(?mi)^[ \t]*(?:<(?:answer|solution|pre|code|python)\b[^>\n]{0,80}>|(?-i:\[(?:ANSWER|CODE|PYTHON)\]))+"
+)
+_CLOSED = re.compile(r"(?i)</(?:answer|solution|pre|code|python)>|(?-i:\[/(?:ANSWER|CODE|PYTHON)\])")
+_ENDED = re.compile(r"(?:(?:</s>|<\|[a-z_]{1,20}\|>)\s{0,3}){1,3}\Z")
 _READS = re.compile(r"\binput\s*\(|\bstdin\b|\bopen\s*\(\s*0")
 
 
@@ -32,42 +44,47 @@ class Block:
 
     @property
     def is_python(self) -> bool:
-        """Whether it can be a program: tagged so, or untagged and looking so."""
-        if self.tag:
-            return self.tag in _PYTHON
+        """Whether it can be a program: tagged so, or untagged and looking so, and no shell's lines or session."""
         lines = [line for line in self.text.split("\n") if line.strip()]
-        return _CODE.search(self.text) is not None and not all(_SHELL.match(line) for line in lines)
+        if all(_SHELL.match(line) for line in lines) or lines[0].lstrip().startswith(">>>"):
+            return False
+        return self.tag in _PYTHON if self.tag else _CODE.search(self.text) is not None
 
 
 def blocks(text: str) -> list[Block]:
     """The fenced blocks of a text that have anything in them; the last may be cut off before its closing fence.
 
-    Fences are of backticks or tildes and may be indented. A block ends at a fence as long as its own without a tag, or
-    where another block begins with one.
+    Fences are of backticks or tildes. One opens a block at the head of a line, indented, quoted or in a list, or behind
+    words with nothing but a tag after it. The block ends at a fence as long that has no tag (words may follow it, or
+    code come right before it), or where another block begins with one.
     """
     found: list[Block] = []
-    fence, tag, indent = "", "", 0
+    before, fence, tag = "", "", ""
     held: list[str] = []
 
     def end() -> None:
-        if any(line.strip() for line in held):
-            found.append(Block(tag, "\n".join(held)))
+        lines = [_QUOTED.sub("", line, count=1) for line in held] if ">" in before and _HEAD.fullmatch(before) else held
+        if first := next((line for line in lines if line.strip()), ""):
+            indent = _indent(first) if before else 0
+            found.append(Block(tag, "\n".join(line[min(indent, _indent(line)) :] for line in lines)))
 
     for line in text.split("\n"):
         line = line.rstrip("\r")
         mark = _FENCE.match(line) if "```" in line or "~~~" in line else None
-        if mark and not fence:
-            fence, indent = mark[1], mark.start(1)
-            words = mark[2].lower().replace("{", " ").replace(".", " ").split()
-            tag, held = (words[0] if words else ""), []
-        elif mark and mark[1].startswith(fence) and not mark[2].strip():
+        if not fence:
+            if mark and _opens(mark):
+                before, fence, held = mark[1], mark[2], []
+                words = mark[3].lower().replace("{", " ").replace(".", " ").split()
+                tag = words[0] if words else ""
+        elif mark and mark[2].startswith(fence) and _closes(mark):
+            held += [] if _HEAD.fullmatch(mark[1]) else [mark[1]]
             end()
             fence = ""
-        elif mark and mark[1][0] == fence[0] and mark[2].strip().lower() in _PYTHON:
+        elif mark and mark[2][0] == fence[0] and mark[3].strip().lower() in _PYTHON and _HEAD.fullmatch(mark[1]):
             end()  # its own closing fence was forgotten
-            fence, indent, tag, held = mark[1], mark.start(1), mark[2].strip().lower(), []
-        elif fence:
-            held.append(line[min(indent, len(line) - len(line.lstrip())) :])
+            before, fence, tag, held = mark[1], mark[2], mark[3].strip().lower(), []
+        else:
+            held.append(line)
     if fence:
         end()
     return found
@@ -77,16 +94,14 @@ def program(answer: str, *, defines: Collection[str] = (), reads: bool = False) 
     """The program of an answer: of its Python blocks behind the thinking the last that fits, else the last.
 
     Args:
-        answer: a whole response or its end; without a fence all of it is the program.
+        answer: a whole response or its end; without a fence all of it is the program, or what it has in tags.
         defines: names that the tests call, so that a block with an example of use is not taken for the program.
         reads: whether the tests write to standard input, which one of several blocks may read.
     """
-    text = after_thinking(answer)
+    text = _ENDED.sub("", after_thinking(answer))
     found = blocks(text)
     if not found:
-        return "\n".join(
-            line for line in text.split("\n") if not (("```" in line or "~~~" in line) and _FENCE.match(line))
-        )
+        return _unfenced(text)
     python = [block for block in found if block.is_python] or [block for block in found if not block.tag] or found
     fitting = [block for block in python if _fits(block.text, defines, reads)]
     return (fitting or python)[-1].text
@@ -102,6 +117,37 @@ def released_program(answer: str) -> str:
 def called(tests: str) -> set[str]:
     """The names that Python tests call, other than methods."""
     return set(re.findall(r"(?<![\w.])([A-Za-z_]\w{0,100})(?=\()", tests))
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _opens(mark: re.Match[str]) -> bool:
+    """At the head of a line, or behind words with one tag behind it; without a tag not right behind a word."""
+    before, _, tag = mark.groups()
+    if _HEAD.fullmatch(before):
+        return True
+    return _TAG.fullmatch(tag) is not None and (bool(tag) or before[-1] in " \t>:*")
+
+
+def _closes(mark: re.Match[str]) -> bool:
+    """With nothing or no tag behind it at the head of a line, or right behind code that is no string or comment."""
+    before, _, rest = mark.groups()
+    if _HEAD.fullmatch(before):
+        return not rest or not (rest[0].isalnum() or rest[0] in "{_")
+    return not rest and before[-1] not in " \t#\"'"
+
+
+def _unfenced(text: str) -> str:
+    """What the last tag at the head of a line opens, if there is one, without fences that hold nothing."""
+    if opened := list(_OPENED.finditer(text)):
+        closed = _CLOSED.search(text, opened[-1].end())
+        text = text[opened[-1].end() : closed.start() if closed else None]
+    lines = text.split("\n")
+    fences = [_FENCE.match(line) if "```" in line or "~~~" in line else None for line in lines]
+    is_left = [mark is None or not _HEAD.fullmatch(mark[1]) for mark in fences]
+    return "\n".join(line for line, left in zip(lines, is_left, strict=True) if left)
 
 
 def _fits(text: str, defines: Collection[str], reads: bool) -> bool:
