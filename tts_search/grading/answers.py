@@ -6,17 +6,17 @@ means is its grader's matter. Linear in the length of the text.
 
 from __future__ import annotations
 
-import re
+from tts_search.grading.late import late
 
 OPEN, CLOSE = "<think>", "</think>"
 MARK = "####"
 """What GSM8K writes in front of the final answer."""
 
 _NAMES = r"(?:seed:)?(think(?:ing)?|thoughts?|reason(?:ing)?|analysis|reflection|scratchpad|rationale)"
-_TAG = re.compile(
+_TAG = late(
     rf"(?i)<\|?(/?){_NAMES}\|?>|\[(/?)(think(?:ing)?)\]|◁(/?)(think(?:ing)?)▷|<\|(begin_of_|end_of_)(thought)\|>"
 )
-_FINAL = re.compile(r"<\|channel\|>final\s?(?:<\|constrain\|>\s?\w{1,20})?<\|message\|>")
+_FINAL = late(r"<\|channel\|>final\s?(?:<\|constrain\|>\s?\w{1,20})?<\|message\|>")
 _CHANNEL = "<|channel|>"
 _PLAIN_CHANNELS = ("analysis", "assistantfinal")  # the same, by a tokenizer that hides control tokens
 _SPELLED = {  # Cohere, Gemma; GLM's frame of an answer
@@ -29,13 +29,13 @@ _SPELLED = {  # Cohere, Gemma; GLM's frame of an answer
 }
 _ENDS = ("<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|return|>")
 _ENDS += ("</s>", "<eos>", "<end_of_turn>")
-_ANYTHING = re.compile(r"\S")
-_AT_ONCE = re.compile(  # what is no answer and no HTML
+_ANYTHING = late(r"\S")
+_AT_ONCE = late(  # what is no answer and no HTML
     r"(?i)\s*<(?!(?:(?:final_)?answer|final|solution|output|response|result|summary|conclusion|a|b|i|p|u|br|hr|h\d|li|ol|ul"
     r"|em|div|pre|su[bp]|svg|code|math|span|html|body|table|strong|center|details)>)([a-z][\w:.-]{0,40})>"
 )
-_BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")
-_BETWEEN = re.compile(r"[\s$,;.&\\]*(?:and|or|和|或|与)?[\s$,;.&\\]*")
+_BRACES = late(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")
+_BETWEEN = late(r"[\s$,;.&\\]*(?:and|or|和|或|与)?[\s$,;.&\\]*")
 _LONGEST_CONNECTION = 20  # characters
 _MOST_TOGETHER = 50  # boxes
 

@@ -12,11 +12,12 @@ from typing import Literal
 
 from tts_search.errors import InvalidInputError
 from tts_search.grading.answers import after_thinking, last_boxed
+from tts_search.grading.late import late
 
 RELEASED_PATTERN = r"(?i)(?:答案|answer)\s*[:：]\s*([A-D])"
 
 # What follows one of these is a declaration, if there is a letter in it. The last line corrects what was said before.
-_DECLARES = re.compile(
+_DECLARES = late(
     r"(?i)\b(?:correct|right|best|better|likely|plausible|appropriate|suitable|accurate|final)\s+"
     r"(?:answer|option|choice|one|letter|response|statement)\b"
     r"|(?<!</)(?<![^\W_])answer\b|\b(?:my|the|final)\s+(?:choice|pick|selection)\s+(?:is|of)\b"
@@ -26,32 +27,30 @@ _DECLARES = re.compile(
     r"|(?:\b(?:wait|actually|sorry|correction|i\s+mean)[ ,:—–-]{1,4}|\bno(?:[,—–]|\s[—–-])\s?)"
     r"(?:it(?:['’]s|\s+is)\s)?(?=[(*]{0,3}(?-i:[A-Z])[)*]{0,3}(?:[.!;](?!\w|\s[a-z])|\n|\Z))"
 )
-_NOUN = re.compile(r"(?i)(?:answer|option|choice|one|letter|response|statement)$")
-_STOP = re.compile(r"[.!?;](?=\s|$)|[。！？；]|\n")
-_LEAD = re.compile(
+_NOUN = late(r"(?i)(?:answer|option|choice|one|letter|response|statement)$")
+_STOP = late(r"[.!?;](?=\s|$)|[。！？；]|\n")
+_LEAD = late(
     r"[\s*_:：】\])>`\"'“‘]*+"
     r"(?:(?:is|are|be|was|would|should|must|will|option|choice|是|为|应该?为?|选项?)(?![a-z])[\s:：*_`\"'“‘(]*+)*+"
 )
 # A letter by itself, in quotes or underscores, too. `I` and `A` are words where a small word follows.
 _BEFORE, _BEHIND = r"(?<![A-Za-z0-9\\^])(?<![A-Za-z0-9]['’_])", r"(?![A-Za-z0-9^])(?!['’_][A-Za-z0-9])"
-_OPTION = re.compile(rf"{_BEFORE}([A-Za-z]){_BEHIND}")
+_OPTION = late(rf"{_BEFORE}([A-Za-z]){_BEHIND}")
 _REASONS = r"(?:because|since|as|is|are|was|and|or|for|which|with|but|due|\.|correct|right|option|选)"
-_WORD = re.compile(rf"(?-i:[AI])\s+(?!{_REASONS}\b)[a-z]|I\s+(?!because|since|is|and|or\b)\w|a\s")
-_VARIABLE = re.compile(r".\s?(?:[+≈≤≥]|=(?!>))|.\s[<>]\s")
-_ASKED = re.compile(r".[\s*_)\]\"”]{0,4}[?？]")
-_ALSO = re.compile(
-    r"[\s*_)）.]{0,6}(?:(?:,|，|、|and|or|&|/|和|或)\s?){1,3}[*_(（]{0,4}(?:option\s)?([A-Z])(?![A-Za-z0-9])"
-)
+_WORD = late(rf"(?-i:[AI])\s+(?!{_REASONS}\b)[a-z]|I\s+(?!because|since|is|and|or\b)\w|a\s")
+_VARIABLE = late(r".\s?(?:[+≈≤≥]|=(?!>))|.\s[<>]\s")
+_ASKED = late(r".[\s*_)\]\"”]{0,4}[?？]")
+_ALSO = late(r"[\s*_)）.]{0,6}(?:(?:,|，|、|and|or|&|/|和|或)\s?){1,3}[*_(（]{0,4}(?:option\s)?([A-Z])(?![A-Za-z0-9])")
 # In front of a letter in its sentence: it is one of those that are refused or merely named, ...
-_NOT = re.compile(
+_NOT = late(
     r"(?i)(?:\bnot|cannot|n['’]t|\bnever|\brather\s+than|\binstead\s+of|\bneither|\bnor|\bexcept|\bthan|\bamong|\bbetween"
     r"|\b(?:none|one|out)\s+of|不是|不能?选|不应选|而非|并非|除了)"
     r"(?:[\s,，、()（）*_\"'“”/&]|选项|和|或|(?<![A-Za-z])(?:be|to|choose|select|pick|think|believe|say|that"
     r"|either|options?|choices?|or|nor|and|[A-Z])(?![A-Za-z]))*+$"
 )
 # ... it is supposed, or somebody else's opinion: in its own part of the sentence, ...
-_TURN = re.compile(r"(?i)[,;:，：；]|\b(?:but|then|however)\b|那么|则")
-_SUPPOSED = re.compile(
+_TURN = late(r"(?i)[,;:，：；]|\b(?:but|then|however)\b|那么|则")
+_SUPPOSED = late(
     r"(?i)\b(?:if|whether|(?<!\bi )(?:suppose|assume)|supposing|assuming|initially|originally|tempt\w{0,5})\b"
     r"|\b(?:wrong|mistake)\s+to\b|\b(?:may|might|could)\s+(?:\w{1,12}\s+)?"
     r"(?:think|seem|look|appear|say|believe|assume|guess|argue|choose|select|pick)\b"
@@ -59,9 +58,9 @@ _SUPPOSED = re.compile(
     r"(?:think|say|choose|select|pick|argue|believe|(?<!the\s)answer)\b|如果|假如|假设|若"
 )
 # ... or it would be the answer to another question.
-_UNREAL = re.compile(r"(?i)(?:\bif\b(?!\s+(?:i|we)\s+ha(?:d|ve)\s+to\b)|^\W*had\b).*\bwould\b|\bwould\s+have\s+been\b")
+_UNREAL = late(r"(?i)(?:\bif\b(?!\s+(?:i|we)\s+ha(?:d|ve)\s+to\b)|^\W*had\b).*\bwould\b|\bwould\s+have\s+been\b")
 # "Option C is correct", "(C) is the answer", "选项C正确"
-_RIGHT = re.compile(
+_RIGHT = late(
     rf"(?:{_BEFORE}(?:(?i:option|choice|answer)\s+)?[*_(\[（“\"]{{0,4}}([A-Z])(?:[*_)\]）”\".:]{{1,4}}(?:\s?[^\W\d_][^.\n:;,。，]{{0,60}}?)?)?"
     r"\s{0,5}(?:is|would\s+be|must\s+be|seems)\s+(?:the\s+|my\s+)?(?:only\s+|most\s+)?(?:correct|right|best|better|true|accurate|answer)\b"
     r"|(?:选项\s*)?([A-Z])\s*(?:选项|项)?\s*(?:是|为)?\s*(?:最)?正确|([A-Z])\s{0,3}(?:选项|项)?\s{0,3}(?:是|为)(?:本题|此题)的?(?:正确)?答案"
@@ -73,7 +72,7 @@ _ENDS = (
     r"(?=\s{0,3}(?:[.](?!\w|\s[a-z]|\s?[A-Z]\.)|[!;]|\n|\Z|(?i:because|since)\b"
     r"|,(?!\s?(?:[*(]{0,3}[A-Z]\b|and\b|or\b))))"
 )
-_POINTS = re.compile(
+_POINTS = late(
     r"(?:(?i:\b(?:it|this|that|which)(?:['’]s| (?:is|must be|has to be|should be|can only be))"
     r"(?: (?:actually|really|indeed|definitely))? "
     r"|\b(?:corresponds? to|match(?:es)?|i\.e\.|i (?:think|believe)|probably|most likely) |[,(] ?(?=option\b|choice\b)"
@@ -88,33 +87,33 @@ _POINTS = re.compile(
     r"|(?:只有|仅有?)\s?(?:选项)?\s?([A-Z])\s?(?:选项|项)?(?:符合|满足|成立|对))",
     re.MULTILINE,
 )
-_MACRO = re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:bf|it|rm)|rm|bf)(?![A-Za-z])\s?|\\ |[{}$]")
+_MACRO = late(r"\\(?:text(?:bf|it|rm)?|math(?:bf|it|rm)|rm|bf)(?![A-Za-z])\s?|\\ |[{}$]")
 _REST = r"[\s*_.。)\]）】`\"'”]*"
 _BARE = (
     r"[\s*_()\[\]（）【】.。:：`\"'“”#>]*+(?:(?i:option|choice|选项)\s*+)?[*_(（]{0,3}([A-Za-z])(?![A-Za-z0-9])[)）]?"
 )
-_LETTER = re.compile(rf"{_BARE}{_REST}")
-_LETTER_AND_WORDS = re.compile(rf"{_BARE}[.):：、。）][^\n]*")
-_BOXED = re.compile(rf"{_BARE}(?:(?:[.):：、。）]|\s*[-–—(（]\s?[^\W\d_]{{2}})[^\n]*|{_REST})")
-_CONNECTED = re.compile(r"[:：=>\n–—-]|(?i:\b(?:is|be|was|are|option|choice)\b)|[^\x00-\x7f]")
-_ASIDE = re.compile(r"(?i)(?:correct|right|best|final)\s+\w+(?:\s?\([A-Z]\)|,\s\(?[A-Z]\)?,)")
-_ALONE = re.compile(
+_LETTER = late(rf"{_BARE}{_REST}")
+_LETTER_AND_WORDS = late(rf"{_BARE}[.):：、。）][^\n]*")
+_BOXED = late(rf"{_BARE}(?:(?:[.):：、。）]|\s*[-–—(（]\s?[^\W\d_]{{2}})[^\n]*|{_REST})")
+_CONNECTED = late(r"[:：=>\n–—-]|(?i:\b(?:is|be|was|are|option|choice)\b)|[^\x00-\x7f]")
+_ASIDE = late(r"(?i)(?:correct|right|best|final)\s+\w+(?:\s?\([A-Z]\)|,\s\(?[A-Z]\)?,)")
+_ALONE = late(
     r"(?:(?i:option|choice|选项)\s?)?[*(（\[]{0,3}([A-J])[*)）\].]{0,3}|[*(（]{0,3}([A-J])[*]{0,2}[.)）](?!\s?[A-Z]\.)[^\n]{1,200}"
 )
-_ITEM = re.compile(
+_ITEM = late(
     r"(?:^[ \t]{0,8}|(?<=[.;!] )|(?<=[。；]))(?:[-*•+]\s{1,3}|\d{1,2}[.)]\s{1,3}|#{1,6}\s{1,3})?"
     r"(?:(?i:option|choice|选项)\s?)?[*_(（]{0,4}([A-Za-z])[*_]{0,2}"
     r"(?:[.):：、）][*_]{0,2}(?=\s|[^\W\d_a-zA-Z]|$|[A-Z\d])|\s[-–—](?=\s[^\W\d_]{2})|\s?(?=[✓✔✅✗✘❌]))",
     re.MULTILINE,
 )
 # The options of a list on one line, "A. 5 B. 6 C. 7", from the first letter on.
-_IN_LINE = re.compile(r"(?<!\S)[*_(（]{0,4}([A-Z])[*_]{0,2}[.):：、）][*_]{0,2}(?=\s)")
-_MARKED = re.compile(
+_IN_LINE = late(r"(?<!\S)[*_(（]{0,4}([A-Z])[*_]{0,2}[.):：、）][*_]{0,2}(?=\s)")
+_MARKED = late(
     r"(?i)✓|✔|✅|[(\[（]\s?correct(?:\s+answer)?\s?[)\]）]"
     r"|[.:：)—–-][*_]{0,2}\s*(?:this\s+is\s+)?(?:the\s+)?(?:correct|right)(?:\s+(?:answer|option|choice))?\b"
     r"(?=[*_]{0,2}\s*(?:[.,;:!)—–-]|\Z|\n|(?:because|since|as)\b))|(?<!不)正确(?!的?是|吗)"
 )
-_WRONG = re.compile(r"(?i)\bincorrect|\bnot\s+(?:the\s+)?(?:correct|right)|\bwrong|✗|✘|❌|不正确|错误")
+_WRONG = late(r"(?i)\bincorrect|\bnot\s+(?:the\s+)?(?:correct|right)|\bwrong|✗|✘|❌|不正确|错误")
 _WINDOW = 160  # characters behind a declaration
 _SHORT = 200  # characters of a text that may be but a letter
 _MOST = 50  # declarations, and options, that are looked at, from the last one on

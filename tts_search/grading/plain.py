@@ -11,6 +11,7 @@ import unicodedata
 from decimal import Context, Decimal
 from fractions import Fraction
 
+from tts_search.grading.late import late
 from tts_search.grading.units import UNITS, Quantity, Unit, split_unit
 
 _SIGNS = str.maketrans(
@@ -47,65 +48,63 @@ _SIGNS = str.maketrans(
     }
 )
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
-_RAISED_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
+_RAISED_RUN = late("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 _LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-_LOWERED_RUN = re.compile("[₀₁₂₃₄₅₆₇₈₉]+")
-_VULGAR = re.compile("[¼½¾⅐-⅞]")
-_TIMES = re.compile(r"(?<=\d)\s?[xX]\s?(?=10\s?[\^⁰¹²³⁴-⁹⁻])")
-_NOISE = re.compile(
+_LOWERED_RUN = late("[₀₁₂₃₄₅₆₇₈₉]+")
+_VULGAR = late("[¼½¾⅐-⅞]")
+_TIMES = late(r"(?<=\d)\s?[xX]\s?(?=10\s?[\^⁰¹²³⁴-⁹⁻])")
+_NOISE = late(
     r"""(?<=\d)(?:\\[,!;: ]|\{,\})(?=\d{3})  # spaces for thousands
     | \^\{\s*\} | \\(?:text)?color\{\w+\} | \\underline(?=\s*\{)
     | \\(?:left|right|displaystyle|limits|[bB]ig{1,2}[lr]?)(?![A-Za-z])
     | \\(?:tiny|small|large|Large)(?![A-Za-z]) | \\[()\[\]](?=\s*$) | ^\s*\\[()\[\]] | \\[,!;:>]""",
     re.VERBOSE,
 )
-_END = re.compile(r"(?<![\s.])[\s.。]+$|\\[,!;]?\s*$")
-_FONT = re.compile(
-    r"\\(?:text|mathrm|textbf|mathbf|textit|mathit|textrm|boldsymbol|bm|operatorname)\s*\{([^{}]{0,200})\}"
-)
-_OR = re.compile(
+_END = late(r"(?<![\s.])[\s.。]+$|\\[,!;]?\s*$")
+_FONT = late(r"\\(?:text|mathrm|textbf|mathbf|textit|mathit|textrm|boldsymbol|bm|operatorname)\s*\{([^{}]{0,200})\}")
+_OR = late(
     r"\s{0,9}(?:或者|或|和|与|及)\s{0,9}|(?<=[\w)}])(?<![A-Za-z]{2})\s{1,3}(?:and|or)\s{1,3}(?=[-+\d(\\]|[A-Za-z]\s{0,3}=)|\\text\s*\{\s*(?:and|or|或者?|和|与|及)\s*\}"
 )
-_ONLY_WORDS = re.compile(r"[^\W\d_]{2,40}(?:[ '-][^\W\d_]{1,40}){0,9}")
-_WORDS = re.compile(r"[A-Za-z]{3}|[^\W\d_A-Za-z]")
-_SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})[eE]([+-]?\d{1,4})(?![\w.])")
-_PI = re.compile(r"(?<![A-Za-z\\])(pi|infinity|inf|oo)(?![A-Za-z])")
-_POWER = re.compile(r"\^\s*([+-]?\d+(?:\.\d+)?|-[A-Za-z])(?![\w}])|\^\s*\(([^(){}]{1,60})\)")
-_ROOT = re.compile(r"(√|∛|(?<![\\A-Za-z])sqrt)\s*")
-_ROOTED = re.compile(r"\d+(?:\.\d+)?|[A-Za-z]|\\pi")
-_PERIOD = re.compile(
+_ONLY_WORDS = late(r"[^\W\d_]{2,40}(?:[ '-][^\W\d_]{1,40}){0,9}")
+_WORDS = late(r"[A-Za-z]{3}|[^\W\d_A-Za-z]")
+_SCIENTIFIC = late(r"(?<![\w.\\])(\d{1,40}(?:\.\d{0,40})?|\.\d{1,40})[eE]([+-]?\d{1,4})(?![\w.])")
+_PI = late(r"(?<![A-Za-z\\])(pi|infinity|inf|oo)(?![A-Za-z])")
+_POWER = late(r"\^\s*([+-]?\d+(?:\.\d+)?|-[A-Za-z])(?![\w}])|\^\s*\(([^(){}]{1,60})\)")
+_ROOT = late(r"(√|∛|(?<![\\A-Za-z])sqrt)\s*")
+_ROOTED = late(r"\d+(?:\.\d+)?|[A-Za-z]|\\pi")
+_PERIOD = late(
     r"(?<![\d.])(-?)(\d{0,20})\.(\d{0,20})(?:\\(?:overline|bar|dot)\s*\{?(\d{1,20})\}?(?:\\dot\s*\{?(\d)\}?)?|\((\d{1,20})\))(?!\d)"
 )
-_MAGNITUDE = re.compile(
+_MAGNITUDE = late(
     r"(?<=\d)\s*\\?\s*(?:\\text\s*\{\s*)?((?:hundred|thousand|million|billion|trillion|dozen)\b|万亿|百万|千万|亿|万|百(?!分)|千(?![米克瓦卡焦赫帕]))(?:\s*\})?",
     re.IGNORECASE,
 )
 _MAGNITUDES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _MAGNITUDES |= {"百": 2, "千": 3, "万": 4, "百万": 6, "千万": 7, "亿": 8, "万亿": 12}
-_COUNTED = re.compile(
+_COUNTED = late(
     r"(?<=[\d}])(?:\s|\\[ ,;])*(?:\\text\s*\{\s*)?(?:(?!(?:st|nd|rd|th|am|pm|ad|bc|squared|cubed|factorial|half|halves"
     r"|thirds?|quarters?|fourths?|fifths?|or|and|plus|minus|times|over|to|mod)\b)[A-Za-z]{2,30}"
     r"(?:[ /-]{1,3}[A-Za-z]{2,30}){0,5}|(?![到至又或和与加减乘除])(?!.{0,5}分之)[\u4e00-\u9fff]{1,6})\s*\}?$"
 )
-_CLOCK = re.compile(r"(\d{1,2})(?::(\d\d))?\s*([ap])\.?\s?m\.?", re.IGNORECASE)
+_CLOCK = late(r"(\d{1,2})(?::(\d\d))?\s*([ap])\.?\s?m\.?", re.IGNORECASE)
 _TIME_OF_DAY = Unit("time of day", Fraction(1), "")  # in minutes
-_RATIO = re.compile(r"(\d{1,20}(?:\.\d{1,20})?)\s?:\s?(\d{1,20}(?:\.\d{1,20})?)")
+_RATIO = late(r"(\d{1,20}(?:\.\d{1,20})?)\s?:\s?(\d{1,20}(?:\.\d{1,20})?)")
 _AS_RATIO = Unit("ratio", Fraction(1), "")
-_TOGETHER = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*([A-Za-z\u4e00-\u9fff]{1,12})\.?\s*(?:,|and|又)?\s*")
-_MIXED = re.compile(r"(?<=\d)\s*又\s*(?=\d{1,20}\s*/\s*\d|\\[dt]?frac)")
-_GOES_ON = re.compile(r"(?<![\d.])(\d{0,20})\.(\d{0,20}?)(\d{1,6}?)\3{1,20}\s?(?:\.{3}|…|\\[lc]?dots)(?!\d)")
-_FUNCTION = re.compile(
+_TOGETHER = late(r"(\d{1,12}(?:\.\d{1,12})?)\s*([A-Za-z\u4e00-\u9fff]{1,12})\.?\s*(?:,|and|又)?\s*")
+_MIXED = late(r"(?<=\d)\s*又\s*(?=\d{1,20}\s*/\s*\d|\\[dt]?frac)")
+_GOES_ON = late(r"(?<![\d.])(\d{0,20})\.(\d{0,20}?)(\d{1,6}?)\3{1,20}\s?(?:\.{3}|…|\\[lc]?dots)(?!\d)")
+_FUNCTION = late(
     r"(?<![A-Za-z\\])(?:arc)?(?:sin|cos|tan|cot|sec|csc|log|ln)(?=\s*[({\d\\]|\s+[a-z]\b)|(?<![A-Za-z\\])exp(?=\s*\()"
 )
-_IMAGINARY = re.compile(r"(?<=\d)\s*\*\s*I(?!\w)")
-_IN_DEGREES = re.compile(
+_IMAGINARY = late(r"(?<=\d)\s*\*\s*I(?!\w)")
+_IN_DEGREES = late(
     r"(\\(?:sin|cos|tan|cot|sec|csc))\s*[({]?\s*(\d{1,10}(?:\.\d{1,10})?)\s*\^\s*\{?\s*\\circ\s*\}?\s*[)}]?"
 )
-_NAMED = re.compile(r"^\s*\\?[A-Za-z](?:_\{?\w{1,10}\}?)?(?:\([a-z]\))?\s*(?:=|\\in(?![a-z]))\s*(?=\S)")
-_EQUALITY = re.compile(r"(?<![<>!:=\\])=(?!=)")
+_NAMED = late(r"^\s*\\?[A-Za-z](?:_\{?\w{1,10}\}?)?(?:\([a-z]\))?\s*(?:=|\\in(?![a-z]))\s*(?=\S)")
+_EQUALITY = late(r"(?<![<>!:=\\])=(?!=)")
 
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+"
-_PARTS = re.compile(
+_PARTS = late(
     rf"""(?P<sign>[+-]?)\s*(?:
       (?P<number>{_NUMBER})(?:\s*\\(?:times|cdot)\s*10\s*\^\s*(?:\{{\s*(?P<power>[+-]?\d{{1,4}})\s*\}}|(?P<digit>\d)))?
     | (?:(?P<whole>\d{{1,20}})\s*)?\\[dt]?frac\s*(?:\{{\s*(?P<up>-?\d+(?:\.\d+)?)\s*\}}|(?P<up1>\d))

@@ -10,29 +10,28 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from tts_search.grading.answers import after_thinking
+from tts_search.grading.late import late
 
 # A line with one fence: what stands before it, the fence, and its tag or whatever follows.
-_FENCE = re.compile(r"((?:[^`~]|`{1,2}(?!`)|~{1,2}(?!~))*+)(`{3,}|~{3,})[ \t]*([^`]*)$")
-_HEAD = re.compile(r"[ \t>]*(?:(?:[-*+]|\d{1,3}[.)])[ \t>]+)?")  # of a line: its indentation, quotation, item
-_QUOTED = re.compile(r"[ \t]*(?:> ?)+")
-_TAG = re.compile(r"[\w+#.{}-]*")
+_FENCE = late(r"((?:[^`~]|`{1,2}(?!`)|~{1,2}(?!~))*+)(`{3,}|~{3,})[ \t]*([^`]*)$")
+_HEAD = late(r"[ \t>]*(?:(?:[-*+]|\d{1,3}[.)])[ \t>]+)?")  # of a line: its indentation, quotation, item
+_QUOTED = late(r"[ \t]*(?:> ?)+")
+_TAG = late(r"[\w+#.{}-]*")
 _PYTHON = ("python", "py", "python3", "py3", "python2", "pypy", "pypy3", "ipython", "cpython")
-_CODE = re.compile(
+_CODE = late(
     r"(?m)^[ \t]*(?:def|class|import|from|for|while|if|try|with|return|print|async|@\w)\b"
     # an assignment of more than a value ("x = 6" is output), a call that is equated with nothing
     r"|^[ \t]*[A-Za-z_][\w.\[\], ]{0,80}(?:[-+*/|&%]|//|\*\*)?=(?!=)[^\n]{0,200}?(?:[(\[{]|\blambda\b)"
     r"|^[ \t]*[A-Za-z_][\w.]{0,80}\((?![^\n]{0,200}?\) ?= )"
 )
-_SHELL = re.compile(
+_SHELL = late(
     r"[ \t]*(?:\$ |> |>>> |%|!|python3? |pip3? |cd |bash |sh |\./|echo |cat |sudo |apt |conda |g\+\+ |java |node )"
 )
 # Without a fence: tags around a program, each at the head of a line, and what a model ends with.
-_OPENED = re.compile(
-    r"(?mi)^[ \t]*(?:<(?:answer|solution|pre|code|python)\b[^>\n]{0,80}>|(?-i:\[(?:ANSWER|CODE|PYTHON)\]))+"
-)
-_CLOSED = re.compile(r"(?i)</(?:answer|solution|pre|code|python)>|(?-i:\[/(?:ANSWER|CODE|PYTHON)\])")
-_ENDED = re.compile(r"(?:(?:</s>|<\|[a-z_]{1,20}\|>)\s{0,3}){1,3}\Z")
-_READS = re.compile(r"\binput\s*\(|\bstdin\b|\bopen\s*\(\s*0")
+_OPENED = late(r"(?mi)^[ \t]*(?:<(?:answer|solution|pre|code|python)\b[^>\n]{0,80}>|(?-i:\[(?:ANSWER|CODE|PYTHON)\]))+")
+_CLOSED = late(r"(?i)</(?:answer|solution|pre|code|python)>|(?-i:\[/(?:ANSWER|CODE|PYTHON)\])")
+_ENDED = late(r"(?:(?:</s>|<\|[a-z_]{1,20}\|>)\s{0,3}){1,3}\Z")
+_READS = late(r"\binput\s*\(|\bstdin\b|\bopen\s*\(\s*0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,36 +9,37 @@ from __future__ import annotations
 import re
 
 from tts_search.grading.answers import after_thinking, last_boxed
+from tts_search.grading.late import late
 from tts_search.grading.plain import latex, quantity
 from tts_search.grading.units import split_unit
 
-_DECLARES = re.compile(
+_DECLARES = late(
     r"(?i)(?<![A-Za-z])(?:(?:answer|solution|result)s?|roots?(?=\s+(?:is|are)\b))(?![A-Za-z])|####|\\boxed(?=\s+[^\s{])"
     r"|<(?:final_)?(?:answer|output|solution|response)>|答案|答(?=[:：])|结果(?=[是为:：])"
 )
-_SAYS = re.compile(
+_SAYS = late(
     r"(?i)(?:\s+(?:to|for|of|in|from)\s[^\n:：=.?]{0,80}?)?[\s_*\"'”)】\]]{0,5}"
     r"(?:(?:(?:is|was|are|would\s+be|should\s+be|must\s+be|will\s+be|equals|comes\s+(?:out\s+)?to)(?![A-Za-z])|应该是|应当是|应该为|应该|应为|应是|是|为|等于)"
     r"[\s_]{0,3}[:：]?|[:：=])"
 )
-_CUT = re.compile(
+_CUT = late(
     r"(?<![A-Z\d])[.!?](?=\s)|(?<=\d)[.!?](?=\s+[A-Z])|[。！？]|</(?:final_)?(?:answer|output|solution|response)>"
 )
-_RIGHT = re.compile(
+_RIGHT = late(
     r"(?i)[\s,]{0,3}(?:is|are|must\s+be|should\s+be)\s+(?:the|our|your|my)?\s*(?:(?:final|correct|right|desired)\s+)*(?:answer|solution|result)(?![A-Za-z])"
     r"|\s*是(?:正确|最终)?(?:的)?答案"
 )
-_FAREWELL = re.compile(
+_FAREWELL = late(
     r"(?i)hope\s+(?:this|that|it)\s|let\s+me\s+know|feel\s+free|if\s+you\s+(?:have|need|would)|any\s+(?:more|other|further)\s+questions"
     r"|(?:happy|glad)\s+to\s+help|good\s+luck|^\W*(?:thank|you'?re\s+welcome|cheers\b|best\s+(?:regards|wishes)|take\s+care|happy\s+[a-z]{3,20}ing\b)"
     r"|is\s+there\s+anything\s+else|would\s+you\s+like\s+(?:me|to)|have\s+a\s+(?:great|good|nice|wonderful|lovely)\s"
     r"|希望.{0,10}帮助|如[果有].{0,10}(?:疑问|问题)|祝(?:你|您)"
 )
-_MARKS = re.compile(
+_MARKS = late(
     r"(?<![\w)\]])\*\*|\*\*(?![\w(\[])|(?<!\w)__|__(?!\w)|^\s{0,3}#{1,3}(?!#)\s*|^[^\S\n]*(?:>|[•●▪])[^\S\n]*|`",
     re.MULTILINE,
 )
-_LABEL = re.compile(
+_LABEL = late(
     r"(?i)(?<!\s)\s*(?:[-*•]\s+)?(?:(?:final\s+)?(?:answer|result|solution|output)\s*(?:[:：=]|is\b)|(?:A|Ans)\s*[:：])\s*(?=[-+$\\(\d√€£¥½])"
 )
 _MOST = 20  # declarations that are looked at, from the last one on
@@ -46,10 +47,10 @@ _WINDOW = 400  # characters behind one
 _LINES = 40  # lines from the end
 _LONGEST = 2_000  # characters of an answer that may come down to an expression
 
-_HEADER = re.compile(
+_HEADER = late(
     r"(?i)\W*(?:the\s+)?(?:(?:final|correct)\s+)?(?:answer|solution|result|output)\s?(?:is|are)?\W*|\W*(?:最终)?答案\W*|(?:<[^<>]{1,20}>\s?)+"
 )
-_NEGATIVE = re.compile(r"(?i)\b(?:negative|minus)\s+(?=[\d.√])")
+_NEGATIVE = late(r"(?i)\b(?:negative|minus)\s+(?=[\d.√])")
 
 _AMOUNT = r"[-+−]?\s?\\?[$€£¥]?\s?-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d{1,3}(?!\w))?"
 _NUMBER = rf"{_AMOUNT}|(?<![\d.])[-+]?\.\d+"
@@ -57,40 +58,40 @@ _FRACTION = (
     rf"(?:\d{{1,9}}\s(?=\d{{1,9}}/\d))?(?:{_NUMBER})(?:\s?/\s?\d+(?!\s?[\d/])|(?::\d{{1,9}}(?!\w))+)?"
     r"(?:\s*(?:\\?%|％|(?:thousand|million|billion)\b|[百千万亿](?![米克瓦卡焦赫帕分])|°))?"
 )
-_NOT_SO = re.compile(rf"(?i)\b(?:is|are|was)(?:n't|\s+not)\s+[-+$\\(]?{_FRACTION}")
+_NOT_SO = late(rf"(?i)\b(?:is|are|was)(?:n't|\s+not)\s+[-+$\\(]?{_FRACTION}")
 _LATIN = r"A-Za-z\u00c0-\u024f\u0370-\u03ff\u0400-\u04ff"  # words of which run into numbers, as Chinese ones do not
-_NUMBERS = re.compile(rf"(?<![{_LATIN}\d.\\^_])(?:{_FRACTION})")
-_SPAN = re.compile(
+_NUMBERS = late(rf"(?<![{_LATIN}\d.\\^_])(?:{_FRACTION})")
+_SPAN = late(
     r"\\\((.{1,300}?)\\\)|\\\[(.{1,300}?)\\\]|\$\$(.{1,300}?)\$\$|(?<![\\A-Za-z0-9_])\$([^$\n]{1,200}?)(?<!\\)\$(?!\d)"
 )
-_CONNECTS = re.compile(r"[\s,，]{0,9}(?:and|or|或者?|和)?[\s,，]{0,9}")
-_TOKEN = re.compile(
+_CONNECTS = late(r"[\s,，]{0,9}(?:and|or|或者?|和)?[\s,，]{0,9}")
+_TOKEN = late(
     r"\\[A-Za-z]+|\\.|(?:sqrt|pi|sin|cos|tan|log|ln|exp|inf|infinity|or|and)(?![A-Za-z])|[A-Za-z](?![A-Za-z])|[0-9]+(?:,\d{3})*|:(?=\d)|\s:\s(?=\d)|又(?=\d)|(?<=\d)[百千万亿](?![米克瓦卡焦赫帕分])"
     r"|[-+*/^=(){}\[\],.<>|!%％°√∛π½⅓⅔¼¾¹²³⁰-⁹⁺⁻×÷·−–∞±≤≥~_$€£¥&;，、或和与]|\s+"
 )
-_HEDGE = re.compile(
+_HEDGE = late(
     r"(?i)(?:(?:a|an|the|about|approximately|exactly|roughly|only|around|just|total|sum|of|equal|to|simply|indeed)\s{1,3}){1,6}(?=[-+$\\(\d.√€£¥])"
 )
-_CONCLUDES = re.compile(
+_CONCLUDES = late(
     r"(?i)\W{0,3}(?:so|therefore|thus|hence|in\s+total|in\s+conclusion|finally|altogether|overall|this\s+means|that\s+means|consequently|(?:the\s+)?total|因此|所以|综上|故|一共|总共)(?![A-Za-z])"
 )
-_WORD = re.compile(
+_WORD = late(
     r"\s?((?:square\s|cubic\s)?(?:[A-Za-z°%/]{1,20}|[\u4e00-\u9fff]{1,4}(?:/[\u4e00-\u9fff]{1,2})?)(?:\^[23]|[²³])?)"
 )
 _UNITS = (
     r"(?:hours?|hrs?|minutes?|mins?|seconds?|secs?|days?|weeks?|feet|foot|ft|inch(?:es)?|in|pounds?|lbs?|ounces?|oz"
     r"|小时|分钟?|秒|天|米|厘米)"
 )
-_MORE = re.compile(
+_MORE = late(
     rf"(?i)\s?{_UNITS}\.?(?:,?\s+and|,)?\s?(?:\d{{1,6}}(?:\.\d{{1,6}})?\s?{_UNITS}(?![A-Za-z])(?:,?\s+and|,)?\s?){{1,2}}"
     r"|\s?[ap]\.?m\b\.?|\s?(?:hundred|thousand|million|billion|trillion|dozen)\b"
 )
-_RANGE = re.compile(r"\d\s?[到至]\s?\d")
-_IS = re.compile(r"(?i)\b(?:is|are|equals)\s|[是为]|等于")
-_CALCULATOR = re.compile(r"<<[^<>]{0,200}>>")
-_TEXTS = re.compile(r"\\(?:text|mathrm|textbf|mathbf|boldsymbol)\s*\{[^{}]{0,100}\}")
-_BOLD = re.compile(rf"\*\*[^*\n\d]{{0,40}}?({_FRACTION})[^*\n\d]{{0,40}}\*\*")
-_SAID = re.compile(
+_RANGE = late(r"\d\s?[到至]\s?\d")
+_IS = late(r"(?i)\b(?:is|are|equals)\s|[是为]|等于")
+_CALCULATOR = late(r"<<[^<>]{0,200}>>")
+_TEXTS = late(r"\\(?:text|mathrm|textbf|mathbf|boldsymbol)\s*\{[^{}]{0,100}\}")
+_BOLD = late(rf"\*\*[^*\n\d]{{0,40}}?({_FRACTION})[^*\n\d]{{0,40}}\*\*")
+_SAID = late(
     rf"(?i)(?<![a-z])(?:is|are|was|were|be|has|have|had|equals?|costs?|needs?|makes?|made|earns?|earned|spends?|spent|saves?|saved|pays?|paid|sold|gets?"
     rf"|left|remain(?:s|ing)?|takes?|took|total(?:\s+of)?|approximately|about|exactly|now|ran|runs?|walk(?:s|ed)|bought|buys?|receives?|received|collects?|gives?)"
     rf"\s+(?:[a-z]+\s+){{0,2}}?({_FRACTION})|(?:是|为|有|等于|共|得到?|剩下?|花了?|用了?|需要?|今年|约)\s?({_FRACTION})"

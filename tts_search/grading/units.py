@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from tts_search.grading.late import late
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:
@@ -102,14 +104,14 @@ def _suffix(measure: str, factor: Fraction, name: str) -> str:
 
 UNITS = _read(_TABLE)
 
-_BEFORE = re.compile(r"\s*(-?)\s*(?:\\)?([$€£¥])\s*(?=[-\d.\\])")
-_BEHIND = re.compile(
+_BEFORE = late(r"\s*(-?)\s*(?:\\)?([$€£¥])\s*(?=[-\d.\\])")
+_BEHIND = late(
     r"(?:\\[ ,;:!]|~|\s|\{\s*\})*(?:\\(?:text|mathrm|textrm|mathbf|textbf|operatorname)\s*\{\s*([^{}]{1,60}?)\s*\}"
     r"|([A-Za-z€£¥¢$°/]{1,20}|[\u4e00-\u9fff]{1,6}(?:/[\u4e00-\u9fff]{1,2})?|\\?[$%]|\^\\circ\s*[CF]?|\\?Ω|\\Omega))"
     r"(\s*\^\s*\{?\s*[23]\s*\}?)?\s*\.?\s*$"
 )
-_SQUARE = re.compile(r"(square|sq\.?|cubic)\s+(\S+)", re.IGNORECASE)
-_DIGIT = re.compile(r"[\d}]\s*$")
+_SQUARE = late(r"(square|sq\.?|cubic)\s+(\S+)", re.IGNORECASE)
+_DIGIT = late(r"[\d}]\s*$")
 _NAMES = frozenset("NJWVCK")  # which a variable might have: a unit stands apart from its number
 
 

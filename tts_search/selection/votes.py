@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from importlib.util import find_spec
 from tts_search.errors import InvalidInputError
 from tts_search.grading.answers import after_thinking
 from tts_search.grading.choice import multiple_choice, option_alone
+from tts_search.grading.late import late
 from tts_search.grading.math import same
 from tts_search.grading.math_judges import Judges
 from tts_search.grading.plain import is_mathematical, key, latex, quantity
@@ -32,7 +32,8 @@ _CPU_SECONDS, _MEMORY_MB, _WORKERS = 1.0, 1024, 2  # of one comparison
 _NORMALIZED = 2_000  # characters: a run of accents takes time in its square
 
 
-_OPTION = re.compile(r"^\\(?:text|textbf|mathrm|mathbf)\s?\{(\(?[A-J]\)?)\}(?:\\?\s|$)")
+_NAMED = late(r"(?<![A-Za-z0-9])[A-J](?![A-Za-z0-9]|\.\s?[A-Z]\.)")  # an option in words, and no initial
+_OPTION = late(r"^\\(?:text|textbf|mathrm|mathbf)\s?\{(\(?[A-J]\)?)\}(?:\\?\s|$)")
 
 
 def final_answer(text: str) -> str | None:
@@ -51,15 +52,10 @@ def final_answer(text: str) -> str | None:
         return letter
     if expression := stated_expression(words, is_declared=is_declared):
         return key(expression)
-    if (letter := multiple_choice.letter(text)) and _names(letter, words):
+    if (named := _NAMED.findall(words)) and (letter := multiple_choice.letter(text)) in named:
         return letter
     first = words.partition(",")[0].partition(" ")[0].strip(" .!*").lower()
     return first.capitalize() if first in ("yes", "no", "true", "false") else _folded(words)
-
-
-def _names(letter: str, words: str) -> bool:
-    """Whether words that declare an option are about that letter: "Option C is correct", "C because A is wrong"."""
-    return re.search(rf"(?<![A-Za-z0-9]){letter}(?![A-Za-z0-9]|\.\s?[A-Z]\.)", words) is not None
 
 
 def _math(text: str) -> str | None:
