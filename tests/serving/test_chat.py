@@ -176,7 +176,7 @@ def test_a_stop_ends_the_answer_alone(streamed: bool) -> None:
 def test_votes_are_counted_on_answers_as_they_are_given() -> None:
     script = scripted(97, CLOSE, *b"It is 4.\n\nQ: 2+3? A: 5", END)
     with serving(Paced(script=script)) as running:
-        for extract, vote in (({}, "It is 4"), ({"extract": "number"}, "4")):
+        for extract, vote in (({}, "4"), ({"extract": "text"}, "It is 4")):
             body = running.chat(stop="\n\nQ:", search={"selector": "majority", **extract}).json()
             assert body["choices"][0]["message"]["content"] == "It is 4."
             assert {candidate["vote"] for candidate in body["search"]["candidates"]} == {vote}

@@ -29,12 +29,10 @@ class MCTS(Typed):
     one more visit, worth 0, along its path. `selection="puct"` explores a child by its share of its siblings' values. A
     path that ended or cannot grow is never selected again.
 
-    `exploration` is the constant of the bound. UCB1's sqrt(2) is made for values all over [0, 1], and many scorers'
-    lie closer together. So the default, None, is sqrt(2) for values that lie evenly over [0, 1], and as much smaller or
-    larger as the standard deviation of the values seen so far is. By such a bound alone, with so few visits, no long
-    thought would end. So for every three tokens of the tree one is spent on taking a single child of the best leaf to
-    the end of its thought: the share `finishing` of all tokens is a quarter by default; 0 by default where
-    `exploration` is a number, so that `MCTS(exploration=2**0.5)` is plain UCT.
+    `exploration` is the constant of the bound: by default, None, UCB1's sqrt(2) where values lie evenly over [0, 1],
+    and as much smaller or larger as the standard deviation of the values seen so far is. For every three tokens of the
+    tree one is spent on taking a single child of the best leaf to the end of its thought: among so few visits no long
+    one would end. This share, `finishing`, is a quarter by default, and 0 by default where `exploration` is a number.
     """
 
     endless: ClassVar[bool] = True  # grows until something stops it: a search without any limit is refused

@@ -15,6 +15,8 @@ from tests.generators.openai.asking import ask, request
 from tests.generators.openai.misbehaving_server import ByHeart
 from tts_search.core.protocols import Sampling
 from tts_search.errors import InvalidInputError
+from tts_search.generators.openai.drawing import Drawing
+from tts_search.generators.openai.troubles import RefusedError
 
 PLAIN = Sampling(temperature=0.7, top_p=0.9)
 PICKY = replace(PLAIN, min_p=0.05, repetition_penalty=1.1)
@@ -100,6 +102,16 @@ def test_a_server_that_refuses_what_the_model_asks_for_goes_without_and_that_is_
     assert [told(body) for body in server.bodies if told(body)] == [{"min_p": 0.05, "repetition_penalty": 1.1}] * 2
     (record,) = caplog.records
     assert "refuses min_p=0.05 and repetition_penalty=1.1, which the model asks for" in record.getMessage()
+
+
+def test_a_refusal_that_comes_when_another_has_come_is_no_fault_of_the_request() -> None:
+    drawing = Drawing("server", replace(PLAIN, min_p=0.05), None)
+    asked = replace(PLAIN, min_p=0.05)
+    sent = drawing.fields(asked, ids=False)
+    drawing.refuses = True  # by another request's answer, while this one was on its way
+    drawing.refused(asked, sent, RefusedError("unknown field min_p"))
+    with pytest.raises(RefusedError):
+        drawing.refused(asked, drawing.fields(asked, ids=False), RefusedError("another fault"))
 
 
 @pytest.mark.parametrize("sampling", [replace(PLAIN, top_k=20), replace(PICKY, min_p=0.2)])

@@ -8,6 +8,7 @@ whose sources honour all three; and who shows the ids of its tokens, an addition
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,14 +63,16 @@ class Drawing:
             raise InvalidInputError(f"{self.server} refuses {_listed(asked)}: {_remedy(asked)}")
         return {} if self.refuses else self._telling(sampling)
 
-    def refused(self, sampling: Sampling, error: RefusedError) -> None:
-        """A text and its `fields` were refused. Returns where it is worth a second try without them.
+    def refused(self, sampling: Sampling, sent: Mapping[str, Any], error: RefusedError) -> None:
+        """A text and its `fields`, `sent`, were refused. Returns where it is worth a second try without them.
+
+        Another request may have found out meanwhile that the server refuses them: this one was on its way.
 
         Raises:
             InvalidInputError: some of them were asked for by name, and are not dropped in silence.
             RefusedError: it cannot be for them.
         """
-        if self.refuses or self.kind in HONEST or not self._telling(sampling):
+        if not sent or self.kind in HONEST:
             raise error
         if asked := self._asked(sampling):
             raise InvalidInputError(

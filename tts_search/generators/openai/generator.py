@@ -219,7 +219,7 @@ class OpenAIGenerator(PretrainedGenerator):
         try:
             await self._stream(sample, self._body.of(request, text, seed, left, {**drawn, **self._spelled}))
         except RefusedError as error:
-            self._drawing.refused(request.sampling, error)
+            self._drawing.refused(request.sampling, drawn, error)
             await self._stream(sample, self._body.of(request, text, seed, left, {}))
             self._drawing.refuses = True
         self._drawing.answered(request.sampling, exact=answer.exact)
