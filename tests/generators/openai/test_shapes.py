@@ -47,7 +47,17 @@ def test_a_number_that_is_none_stays_none() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"{", b"{'a': 1}", b"\xff", b'{"a": "\xff"}', b'"\\ud800"', b"[" * 100_000, b'{"a": NaN, "b": "\\ud800"}'],
+    [
+        b"",
+        b"{",
+        b"{'a': 1}",
+        b"\xff",
+        b'{"a": "\xff"}',
+        b'"\\ud800"',
+        b"[" * 100_000,
+        b"[NaN, " + b"[" * 100_000,
+        b'{"a": NaN, "b": "\\ud800"}',
+    ],
 )
 def test_what_is_no_json_is_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError):

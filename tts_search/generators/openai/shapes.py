@@ -36,11 +36,12 @@ def from_json(data: bytes) -> object:
         ValueError: it is no JSON.
     """
     try:
-        return msgspec.json.decode(data)
-    except msgspec.DecodeError:
-        found = json.loads(data)
-        msgspec.json.encode(found)  # no text has half a character in it: Python would read it, and nobody take it
-        return found
+        try:
+            return msgspec.json.decode(data)
+        except msgspec.DecodeError:
+            found = json.loads(data)
+            msgspec.json.encode(found)  # no text has half a character in it: Python would read it, and nobody take it
+            return found
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
