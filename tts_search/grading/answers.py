@@ -27,8 +27,8 @@ _SPELLED = {  # Cohere, Gemma; GLM's frame of an answer
     "<|begin_of_box|>": "",
     "<|end_of_box|>": "",
 }
-_ENDS = ("<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|return|>")
-_ENDS += ("</s>", "<eos>", "<end_of_turn>")
+_END = late(r"(?:<\|(?!(?:begin|end)_of_thought)[a-z_]{1,20}\|>|</s>|<eos>|<end_of_turn>)\Z")
+_LONGEST_END = 24  # characters
 _ANYTHING = late(r"\S")
 _AT_ONCE = late(  # what is no answer and no HTML
     r"(?i)\s*<(?!(?:(?:final_)?answer|final|solution|output|response|result|summary|conclusion|a|b|i|p|u|br|hr|h\d|li|ol|ul"
@@ -89,8 +89,8 @@ def after_thinking(text: str) -> str:
 def _without_ends(text: str) -> str:
     """A text without the end-of-text tokens that some engines show."""
     begin = end = len(text.rstrip())
-    while token := next((token for token in _ENDS if text.endswith(token, 0, end)), None):
-        end -= len(token)
+    while token := _END.search(text, max(0, end - _LONGEST_END), end):
+        end = token.start()
         while end and text[end - 1].isspace():
             end -= 1
     return text[:end] if end < begin else text

@@ -271,8 +271,8 @@ class MultipleChoice:
 
 
 def option_alone(words: str) -> str | None:
-    """The letter where words are nothing but an option: "B", "(B)", "B. Paris"; no initial ("J. K. Rowling")."""
-    found = _ALONE.fullmatch(words.strip())
+    """The letter where words are but an option: "B", "(B)", "B. Paris", in LaTeX too; no initial ("J. K. Rowling")."""
+    found = _ALONE.fullmatch(_MACRO.sub("", words).strip())
     return found[1] or found[2] if found else None
 
 

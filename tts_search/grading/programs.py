@@ -27,10 +27,9 @@ _CODE = late(
 _SHELL = late(
     r"[ \t]*(?:\$ |> |>>> |%|!|python3? |pip3? |cd |bash |sh |\./|echo |cat |sudo |apt |conda |g\+\+ |java |node )"
 )
-# Without a fence: tags around a program, each at the head of a line, and what a model ends with.
+# Without a fence: tags around a program, each at the head of a line.
 _OPENED = late(r"(?mi)^[ \t]*(?:<(?:answer|solution|pre|code|python)\b[^>\n]{0,80}>|(?-i:\[(?:ANSWER|CODE|PYTHON)\]))+")
 _CLOSED = late(r"(?i)</(?:answer|solution|pre|code|python)>|(?-i:\[/(?:ANSWER|CODE|PYTHON)\])")
-_ENDED = late(r"(?:(?:</s>|<\|[a-z_]{1,20}\|>)\s{0,3}){1,3}\Z")
 _READS = late(r"\binput\s*\(|\bstdin\b|\bopen\s*\(\s*0")
 
 
@@ -97,7 +96,7 @@ def program(answer: str, *, defines: Collection[str] = (), reads: bool = False) 
         defines: names that the tests call, so that a block with an example of use is not taken for the program.
         reads: whether the tests write to standard input, which one of several blocks may read.
     """
-    text = _ENDED.sub("", after_thinking(answer))
+    text = after_thinking(answer)
     found = blocks(text)
     if not found:
         return _unfenced(text)

@@ -30,10 +30,7 @@ COMPARISONS = 200
 """Comparisons by math-verify that one set of votes may cost; keys beyond them count as different."""
 _CPU_SECONDS, _MEMORY_MB, _WORKERS = 1.0, 1024, 2  # of one comparison
 _NORMALIZED = 2_000  # characters: a run of accents takes time in its square
-
-
 _NAMED = late(r"(?<![A-Za-z0-9])[A-J](?![A-Za-z0-9]|\.\s?[A-Z]\.)")  # an option in words, and no initial
-_OPTION = late(r"^\\(?:text|textbf|mathrm|mathbf)\s?\{(\(?[A-J]\)?)\}(?:\\?\s|$)")
 
 
 def final_answer(text: str) -> str | None:
@@ -48,7 +45,7 @@ def final_answer(text: str) -> str | None:
     if found is None:
         return None
     words, is_declared = found
-    if letter := option_alone(_OPTION.sub(r"\1 ", words, count=1)):
+    if letter := option_alone(words):
         return letter
     if expression := stated_expression(words, is_declared=is_declared):
         return key(expression)
