@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,7 +84,7 @@ class Slow(FakeGenerator):
         import asyncio
         sys.stderr.write("begun\\n")
         sys.stderr.flush()
-        await asyncio.sleep(60)
+        await asyncio.sleep(3600)
 
     async def aclose(self):
         sys.stderr.write("closed\\n")
@@ -531,11 +530,9 @@ def test_it_stops_well_when_told_to(sent: signal.Signals, code: int, said: bytes
     )
     assert process.stderr is not None
     assert process.stderr.readline() == b"begun\n"
-    started = time.monotonic()
     process.send_signal(sent)
-    out, errors = process.communicate(timeout=30)
+    out, errors = process.communicate()
     assert process.returncode == code
-    assert time.monotonic() - started < 15
     assert out == b""
     assert errors == b"closed\n" + said
 

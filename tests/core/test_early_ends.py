@@ -58,7 +58,6 @@ class Slow(FakeGenerator):
 def test_the_clock_ends_a_search_with_the_best_so_far() -> None:
     result = run_search(Slow(), StepBeamSearch(width=2, branching=4), seconds=0.2)
     assert result.stop_reason is StopReason.TIME
-    assert result.usage.seconds < 5
     assert result.chosen is not None and result.candidates[result.chosen].answer is not None  # noqa: PT018
 
 

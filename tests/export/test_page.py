@@ -49,9 +49,9 @@ class Page:
 
     def wait(self, reached: Callable[[], bool]) -> None:
         """What waits for the next frame or for typing to pause."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not reached():
-            assert time.monotonic() < deadline, "the page did not get there within 10 seconds"
+            assert time.monotonic() < deadline, "the page did not get there within a minute"
             time.sleep(0.02)
 
     @property

@@ -23,10 +23,10 @@ from tts_search.testing import FakeGenerator, FakeScorer
 
 
 class Paced(FakeGenerator):
-    """A fake whose tokens come one by one, `pace` seconds each, told as they come. `sampled` counts them."""
+    """A fake whose tokens come one by one, `pace` seconds each, told and `sampled` as they come."""
 
     pace: float
-    sampled: list[float]
+    sampled: list[int]
     broken: threading.Event
     held: threading.Event
 
@@ -47,7 +47,7 @@ class Paced(FakeGenerator):
             await asyncio.sleep(self.pace)
             for sample, completion in enumerate(completions):
                 if place < len(completion.token_ids):
-                    self.sampled.append(time.monotonic())
+                    self.sampled.append(completion.token_ids[place])
                     if request.on_delta is not None:
                         request.on_delta(sample, completion.token_ids[place : place + 1])
                     if request.on_tokens is not None:
@@ -81,7 +81,7 @@ class Running:
         assert reply.status_code == 200, reply.text
         return lines(reply.text)
 
-    def wait(self, ready: Callable[[], bool], seconds: float = 20.0) -> None:
+    def wait(self, ready: Callable[[], bool], seconds: float = 120.0) -> None:
         """Until it is so."""
         end = time.monotonic() + seconds
         while not ready():
@@ -135,5 +135,5 @@ def serving(
                 yield running
             finally:
                 server.should_exit = True
-                thread.join(30)
+                thread.join(120)
                 assert not thread.is_alive()

@@ -35,7 +35,7 @@ class Live:
         """An element, whether it shows or not."""
         return self.browser.find_element("css selector", selector)
 
-    def wait(self, ready: Callable[[], object], seconds: float = 30.0) -> None:
+    def wait(self, ready: Callable[[], object], seconds: float = 120.0) -> None:
         """Until it is so."""
         end = time.monotonic() + seconds
         while not ready():

@@ -7,13 +7,16 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.serving.servers import Paced, lines, serving
+from tests.serving.servers import Paced, Running, lines, serving
 from tts_search.errors import InvalidInputError
 from tts_search.serving.keys import Key, Keys
 from tts_search.serving.limits import Limits
@@ -32,6 +35,15 @@ def endless(prefix: tuple[int, ...], seed: int) -> int:
     return 97
 
 
+@contextmanager
+def leaving(running: Running, body: dict[str, Any]) -> Iterator[None]:
+    """A client that has asked, and hangs up behind the block without having read anything."""
+    with closing(HTTPConnection(running.url.removeprefix("http://"))) as connection:
+        asked = running.http.build_request("POST", "/v1/chat/completions", json=body)
+        connection.request(asked.method, asked.url.path, asked.content, dict(asked.headers))
+        yield
+
+
 def keys(tmp_path: Path, text: str, environment: dict[str, str] | None = None) -> Keys:
     path = tmp_path / "keys.toml"
     path.write_text(text)
@@ -43,22 +55,17 @@ def bearer(key: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_the_engine_stops_within_a_second_of_a_client_that_leaves(streamed: bool) -> None:
-    engine = Paced(pace=0.02, script=endless)
+def test_the_engine_stops_when_a_client_leaves(streamed: bool) -> None:
+    engine = Paced(script=endless)
     with serving(engine) as running:
+        engine.held.set()
+        with leaving(running, {**QUESTION, "stream": streamed}):
+            running.wait(lambda: len(running.service.searches.running) == 1)
+        running.wait(lambda: not running.service.searches.running)  # which goes on for ever if nobody ends it
         before = len(engine.sampled)
-        with httpx.Client(base_url=running.url) as client:
-            request = client.build_request("POST", "/v1/chat/completions", json={**QUESTION, "stream": streamed})
-            if streamed:
-                client.send(request, stream=True)
-            else:
-                with pytest.raises(httpx.ReadTimeout):
-                    client.post("/v1/chat/completions", json=QUESTION, timeout=0.3)
-            running.wait(lambda: len(engine.sampled) > before)
-        left = time.monotonic()
-        running.wait(lambda: not running.service.searches.running)
+        engine.held.clear()
         time.sleep(0.1)
-        assert engine.sampled[-1] < left + 1.0
+        assert len(engine.sampled) == before
         assert running.service.admission.running == 0
 
 
@@ -120,7 +127,7 @@ def test_a_retry_joins_the_search_under_way() -> None:
         running.wait(lambda: len(running.service.searches.running) == 2)
         engine.held.clear()
         for thread in (*threads, other):
-            thread.join(20)
+            thread.join(120)
         assert len({reply["id"] for reply in replies}) == 2
         assert b"tts_search_retries_joined_total 1.0" in running.http.get("/metrics").content
 
@@ -141,17 +148,17 @@ def test_a_key_of_a_repeated_request_stands_for_its_body_too() -> None:
         running.wait(lambda: b"tts_search_retries_joined_total 1.0" in running.http.get("/metrics").content)
         engine.held.clear()
         for thread in threads:
-            thread.join(20)
+            thread.join(120)
         assert sorted(reply["search"]["seed"] for reply in replies) == [1, 1, 2]
 
 
 def test_a_client_that_timed_out_finds_its_search_again() -> None:
     engine = Paced()
-    with serving(engine) as running:
+    with serving(engine, limits=Limits(linger_seconds=60)) as running:
         engine.held.set()
-        with httpx.Client(base_url=running.url) as client, pytest.raises(httpx.ReadTimeout):
-            client.post("/v1/chat/completions", json=QUESTION, timeout=0.2)
-        (search,) = running.service.searches.running
+        with leaving(running, QUESTION):
+            running.wait(lambda: len(running.service.searches.running) == 1)
+            (search,) = running.service.searches.running
         threading.Timer(0.1, engine.held.clear).start()
         reply = running.chat(headers={"x-stainless-retry-count": "1"})
         assert reply.json()["search"]["id"] == search.id
@@ -171,7 +178,7 @@ def test_a_full_queue_sends_away_and_says_for_how_long() -> None:
         assert reply.json()["error"]["code"] == "server_busy"
         engine.held.clear()
         for thread in threads:
-            thread.join(20)
+            thread.join(120)
         assert running.chat().status_code == 200
         assert (running.service.admission.running, running.service.admission.promised) == (0, 0)
 
@@ -188,7 +195,7 @@ def test_promised_tokens_are_limited_and_a_request_cannot_ask_for_more_than_its_
         too_much = running.chat(search={"budget": 901})
         assert (too_much.status_code, too_much.json()["error"]["param"]) == (400, "search.budget")
         engine.held.clear()
-        thread.join(20)
+        thread.join(120)
         assert running.chat().json()["search"]["budget"] == 900
 
 
@@ -211,7 +218,7 @@ def test_turns_go_around_the_keys(tmp_path: Path) -> None:
             running.wait(lambda count=count: len(running.service.searches.running) == count)
         engine.held.clear()
         for thread in threads:
-            thread.join(20)
+            thread.join(120)
         assert order.index("b") <= 2
 
 
@@ -255,7 +262,7 @@ def test_an_allowance_is_spent_and_bounds_what_runs(tmp_path: Path) -> None:
         running.wait(lambda: key.running == 1)
         assert running.chat(headers=bearer(ALICE)).json()["error"]["code"] == "rate_limit_exceeded"
         engine.held.clear()
-        thread.join(20)
+        thread.join(120)
         key.spent = 300
         refused = running.chat(headers=bearer(ALICE))
         assert refused.status_code == 429
@@ -349,7 +356,7 @@ def test_a_dead_engine_is_told_of_and_replaced() -> None:
     gate = threading.Event()
 
     def another() -> Any:
-        gate.wait(20)
+        gate.wait(120)
         return FakeGenerator()
 
     with serving(engine, another=another) as running:
@@ -361,7 +368,7 @@ def test_a_dead_engine_is_told_of_and_replaced() -> None:
         running.wait(lambda: running.service.admission.running == 4)
         engine.broken.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(120)
         errors = [reply[-2]["error"] if isinstance(reply, list) else reply.json()["error"] for reply in replies]
         assert {error["code"] for error in errors} == {"engine_unavailable"}
         assert {reply.status_code for reply in replies if not isinstance(reply, list)} == {503}
@@ -423,7 +430,7 @@ def test_an_end_drains_and_then_tells_who_still_waits() -> None:
         thread.start()
         running.wait(lambda: running.service.admission.running == 1)
         running.server.handle_exit(15, None)
-        thread.join(20)
+        thread.join(120)
         assert got[-2]["error"]["code"] == "engine_unavailable"
         assert got[-1] == "[DONE]"
 
@@ -438,7 +445,7 @@ def test_a_second_interrupt_tells_who_waits_at_once() -> None:
         running.wait(lambda: running.service.admission.running == 1)
         for _ in range(2):
             running.server.handle_exit(signal.SIGINT, None)
-        thread.join(20)
+        thread.join(120)
         assert (got[0].status_code, got[0].json()["error"]["code"]) == (503, "engine_unavailable")
 
 
@@ -452,7 +459,7 @@ def test_what_runs_comes_to_its_end_after_a_signal() -> None:
         running.wait(lambda: running.service.admission.running == 1)
         running.server.handle_exit(15, None)
         engine.held.clear()
-        thread.join(20)
+        thread.join(120)
         assert got[0].status_code == 200
 
 
@@ -470,7 +477,7 @@ def test_a_search_can_be_watched_while_it_runs_looked_at_later_and_cancelled() -
             thread.start()
             engine.held.clear()
             reply.read()
-        thread.join(20)
+        thread.join(120)
         late = lines(running.http.get(f"/v1/searches/{name}/events").text)
         for told in (watched, late):
             kinds = [event["type"] for event in told]
@@ -490,7 +497,7 @@ def test_a_search_can_be_watched_while_it_runs_looked_at_later_and_cancelled() -
         running.wait(lambda: running.service.admission.running == 1)
         (search,) = running.service.searches.running
         assert running.http.delete(f"/v1/searches/{search.id}").json()["cancelled"]
-        thread.join(20)
+        thread.join(120)
         assert (got[0].status_code, got[0].json()["error"]["code"]) == (409, "search_cancelled")
 
 

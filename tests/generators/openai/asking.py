@@ -29,7 +29,7 @@ def ask(server: ByHeart, asked: Request | None = None, *, url: str = "", **setti
 
     async def work() -> Sequence[Completion]:
         try:
-            return await asyncio.wait_for(generator.generate(asked or request(server)), 20)
+            return await asyncio.wait_for(generator.generate(asked or request(server)), 120)
         finally:
             await generator.aclose()
 

@@ -140,7 +140,7 @@ def ask(server: ChatByHeart, asked: Request | None = None, **settings: Any) -> S
 
     async def work() -> Sequence[Completion]:
         try:
-            return await asyncio.wait_for(generator.generate(asked or request()), 20)
+            return await asyncio.wait_for(generator.generate(asked or request()), 120)
         finally:
             await generator.aclose()
 

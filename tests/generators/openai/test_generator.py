@@ -275,7 +275,7 @@ def test_cancelling_closes_the_connections(serve: Callable[..., ByHeart]) -> Non
     async def work() -> None:
         begun = asyncio.Event()
         task = asyncio.create_task(generator.generate(request(server, on_tokens=lambda _: begun.set())))
-        await asyncio.wait_for(begun.wait(), 10)
+        await asyncio.wait_for(begun.wait(), 120)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
