@@ -12,7 +12,7 @@ from decimal import Context, Decimal
 from fractions import Fraction
 
 from tts_search.grading.late import late
-from tts_search.grading.units import UNITS, Quantity, Unit, split_unit
+from tts_search.grading.units import MAGNITUDE, MAGNITUDES, UNITS, Quantity, Unit, split_unit
 
 _SIGNS = str.maketrans(
     {
@@ -75,12 +75,7 @@ _ROOTED = late(r"\d+(?:\.\d+)?|[A-Za-z]|\\pi")
 _PERIOD = late(
     r"(?<![\d.])(-?)(\d{0,20})\.(\d{0,20})(?:\\(?:overline|bar|dot)\s*\{?(\d{1,20})\}?(?:\\dot\s*\{?(\d)\}?)?|\((\d{1,20})\))(?!\d)"
 )
-_MAGNITUDE = late(
-    r"(?<=\d)\s*\\?\s*(?:\\text\s*\{\s*)?((?:hundred|thousand|million|billion|trillion|dozen)\b|万亿|百万|千万|亿|万|百(?!分)|千(?![米克瓦卡焦赫帕]))(?:\s*\})?",
-    re.IGNORECASE,
-)
-_MAGNITUDES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
-_MAGNITUDES |= {"百": 2, "千": 3, "万": 4, "百万": 6, "千万": 7, "亿": 8, "万亿": 12}
+_MAGNITUDE = late(rf"(?<=\d)\s*\\?\s*(?:\\text\s*\{{\s*)?({MAGNITUDE})(?:\s*\}})?", re.IGNORECASE)
 _COUNTED = late(
     r"(?<=[\d}])(?:\s|\\[ ,;])*(?:\\text\s*\{\s*)?(?:(?!(?:st|nd|rd|th|am|pm|ad|bc|squared|cubed|factorial|half|halves"
     r"|thirds?|quarters?|fourths?|fifths?|or|and|plus|minus|times|over|to|mod)\b)[A-Za-z]{2,30}"
@@ -139,7 +134,7 @@ def latex(text: str) -> str:
     )
     text = text.replace(r"^{\circ}", r"^\circ ").removeprefix("=").removeprefix(r"\approx").strip()
     text = text.replace("**", "^").replace("<=", r"\le ").replace(">=", r"\ge ").replace("!=", r"\ne ")
-    text = _MAGNITUDE.sub(_magnitude, _MIXED.sub(" ", text))
+    text = _MAGNITUDE.sub(lambda m: rf"\times{MAGNITUDES[m[1].lower()]}", _MIXED.sub(" ", text))
     text = _SCIENTIFIC.sub(lambda m: rf"{m[1]}\times10^{{{int(m[2])}}}", text)
     text = _GOES_ON.sub(r"\1.\2(\3)", text)
     text = _PERIOD.sub(_repeating, text)
@@ -284,11 +279,6 @@ def is_mathematical(text: str) -> bool:
         return False  # an address, a version
     words = re.sub(r"\\(?:begin|end)\s*\{[A-Za-z]+\*?\}|\\[A-Za-z]+", " ", text)
     return re.search(r"[A-Za-z]{4}|[^\x00-\x7f]", words) is None
-
-
-def _magnitude(found: re.Match[str]) -> str:
-    word = found[1].lower()
-    return r"\times12" if word == "dozen" else rf"\times10^{{{_MAGNITUDES[word]}}}"
 
 
 def _function(found: re.Match[str]) -> str:

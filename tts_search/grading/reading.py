@@ -11,7 +11,7 @@ import re
 from tts_search.grading.answers import after_thinking, last_boxed
 from tts_search.grading.late import late
 from tts_search.grading.plain import latex, quantity
-from tts_search.grading.units import split_unit
+from tts_search.grading.units import COMPOUND, MAGNITUDE, split_unit
 
 _DECLARES = late(
     r"(?i)(?<![A-Za-z])(?:(?:answer|solution|result)s?|roots?(?=\s+(?:is|are)\b))(?![A-Za-z])|####|\\boxed(?=\s+[^\s{])"
@@ -56,7 +56,7 @@ _AMOUNT = r"[-+−]?\s?\\?[$€£¥]?\s?-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\
 _NUMBER = rf"{_AMOUNT}|(?<![\d.])[-+]?\.\d+"
 _FRACTION = (
     rf"(?:\d{{1,9}}\s(?=\d{{1,9}}/\d))?(?:{_NUMBER})(?:\s?/\s?\d+(?!\s?[\d/])|(?::\d{{1,9}}(?!\w))+)?"
-    r"(?:\s*(?:\\?%|％|(?:thousand|million|billion)\b|[百千万亿](?![米克瓦卡焦赫帕分])|°))?"
+    rf"(?:\s*(?:\\?%|％|{MAGNITUDE}|°))?"
 )
 _NOT_SO = late(rf"(?i)\b(?:is|are|was)(?:n't|\s+not)\s+[-+$\\(]?{_FRACTION}")
 _LATIN = r"A-Za-z\u00c0-\u024f\u0370-\u03ff\u0400-\u04ff"  # words of which run into numbers, as Chinese ones do not
@@ -66,7 +66,8 @@ _SPAN = late(
 )
 _CONNECTS = late(r"[\s,，]{0,9}(?:and|or|或者?|和)?[\s,，]{0,9}")
 _TOKEN = late(
-    r"\\[A-Za-z]+|\\.|(?:sqrt|pi|sin|cos|tan|log|ln|exp|inf|infinity|or|and)(?![A-Za-z])|[A-Za-z](?![A-Za-z])|[0-9]+(?:,\d{3})*|:(?=\d)|\s:\s(?=\d)|又(?=\d)|(?<=\d)[百千万亿](?![米克瓦卡焦赫帕分])"
+    r"\\[A-Za-z]+|\\.|(?:sqrt|pi|sin|cos|tan|log|ln|exp|inf|infinity|or|and)(?![A-Za-z])|[A-Za-z](?![A-Za-z])"
+    rf"|[0-9]+(?:,\d{{3}})*|:(?=\d)|\s:\s(?=\d)|又(?=\d)|(?<=\d){MAGNITUDE}"
     r"|[-+*/^=(){}\[\],.<>|!%％°√∛π½⅓⅔¼¾¹²³⁰-⁹⁺⁻×÷·−–∞±≤≥~_$€£¥&;，、或和与]|\s+"
 )
 _HEDGE = late(
@@ -78,14 +79,7 @@ _CONCLUDES = late(
 _WORD = late(
     r"\s?((?:square\s|cubic\s)?(?:[A-Za-z°%/]{1,20}|[\u4e00-\u9fff]{1,4}(?:/[\u4e00-\u9fff]{1,2})?)(?:\^[23]|[²³])?)"
 )
-_UNITS = (
-    r"(?:hours?|hrs?|minutes?|mins?|seconds?|secs?|days?|weeks?|feet|foot|ft|inch(?:es)?|in|pounds?|lbs?|ounces?|oz"
-    r"|小时|分钟?|秒|天|米|厘米)"
-)
-_MORE = late(
-    rf"(?i)\s?{_UNITS}\.?(?:,?\s+and|,)?\s?(?:\d{{1,6}}(?:\.\d{{1,6}})?\s?{_UNITS}(?![A-Za-z])(?:,?\s+and|,)?\s?){{1,2}}"
-    r"|\s?[ap]\.?m\b\.?|\s?(?:hundred|thousand|million|billion|trillion|dozen)\b"
-)
+_MORE = late(rf"(?i)\s?(?:{COMPOUND}|[ap]\.?m\b\.?|{MAGNITUDE})")
 _RANGE = late(r"\d\s?[到至]\s?\d")
 _IS = late(r"(?i)\b(?:is|are|equals)\s|[是为]|等于")
 _CALCULATOR = late(r"<<[^<>]{0,200}>>")

@@ -1,4 +1,4 @@
-r"""Units behind a number: which there are, and what one is in terms of another. 5 km is not 5 m, but 5000 m.
+r"""What stands behind a number: units, what one is in terms of another, and magnitudes. 5 km is not 5 m, but 5000 m.
 
 A number without a unit agrees with any; words that are no unit of the table are not looked at.
 """
@@ -6,6 +6,7 @@ A number without a unit agrees with any; words that are no unit of the table are
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -55,7 +56,7 @@ length: dm 分米 0.1, m meter metre 米 1, km kilometer kilometre 千米 公里
 length: in inch inches 0.0254, ft foot feet 0.3048, yd yard 0.9144, mi mile 1609.344
 mass: mg milligram 毫克 0.001, g gram 克 1, kg kilogram kilo 千克 公斤 1000, 吨 1000000
 mass: oz ounce 28.349523125, lb pound 453.59237
-time: ms millisecond 0.001, s sec second 秒 1, min minute 分钟 60, h hr hour 小时 3600, day 天 86400, week 周 604800
+time: ms millisecond 0.001, s sec second 秒 1, min minute 分钟 分 60, h hr hour 小时 3600, day 天 86400, week 周 604800
 money: cent ¢ 0.01, $ dollar 1
 euro: € euro 1
 sterling: £ 1
@@ -92,7 +93,9 @@ def _read(table: str) -> dict[str, Unit]:
             exact = Fraction(5, 18) if "7777" in factor else Fraction(factor)
             unit = Unit(measure, exact, _suffix(measure, exact, names[0]))
             units.update(dict.fromkeys(names, unit))
-    plurals = {name + "s": unit for name, unit in units.items() if len(name) > 1 and name[-1].isalpha()}
+    plurals = {
+        name + "s": unit for name, unit in units.items() if len(name) > 1 and name.isascii() and name[-1].isalpha()
+    }
     return plurals | units
 
 
@@ -103,6 +106,30 @@ def _suffix(measure: str, factor: Fraction, name: str) -> str:
 
 
 UNITS = _read(_TABLE)
+
+MAGNITUDES = {"dozen": "12", "hundred": "10^{2}", "thousand": "10^{3}", "million": "10^{6}", "billion": "10^{9}"}
+MAGNITUDES |= {"trillion": "10^{12}", "百": "10^{2}", "千": "10^{3}", "万": "10^{4}", "百万": "10^{6}"}
+MAGNITUDES |= {"千万": "10^{7}", "亿": "10^{8}", "万亿": "10^{12}"}
+"""What a number is multiplied by, in LaTeX."""
+
+
+def _any_of(names: Iterable[str]) -> str:
+    return "|".join(sorted(map(re.escape, names), key=len, reverse=True))
+
+
+_IN_CHINESE = rf"(?:{_any_of(name for name in MAGNITUDES if not name.isascii())})(?![分米克瓦卡焦赫帕])"
+MAGNITUDE = rf"(?:(?:{_any_of(name for name in MAGNITUDES if name.isascii())})\b|{_IN_CHINESE})"
+"""A pattern of them: 千 is none in 千米, nor 百 in 百分之五."""
+
+
+def _in_parts(measure: str) -> str:
+    unit = rf"(?:{_any_of(name for name, unit in UNITS.items() if unit.measure == measure)})"
+    more = rf"\d{{1,6}}(?:\.\d{{1,6}})?\s?{unit}(?![A-Za-z])"
+    return rf"{unit}\.?(?:(?:,?\s+and|,|又)?\s?{more}){{1,2}}"
+
+
+COMPOUND = rf"(?:{'|'.join(map(_in_parts, ('time', 'length', 'mass')))})"
+"""A pattern of what follows the first number of `3 hours and 20 minutes`; `quantity` in `plain` adds it up."""
 
 _BEFORE = late(r"\s*(-?)\s*(?:\\)?([$€£¥])\s*(?=[-\d.\\])")
 _BEHIND = late(
