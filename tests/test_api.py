@@ -92,6 +92,8 @@ def test_works_inside_a_running_loop(searcher: Searcher) -> None:
         ([{"role": "user"}], "content"),
         ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "user's"),
         ([{"role": "user", "content": ["image"]}], "cannot be read"),
+        ([{"role": "user", "content": "a", "weight": float("nan")}], "what JSON has.*float"),
+        ([{"role": "user", "content": "a", "tool": object()}], "what JSON has.*object"),
         ([{"role": "system", "content": 7}, {"role": "user", "content": "a"}], "must be a string"),
         ([{"role": "system", "content": "\ud800"}, {"role": "user", "content": "a"}], "not valid Unicode"),
         ("\ud800", "not valid Unicode"),
