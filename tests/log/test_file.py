@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tts_search.errors import InvalidInputError, TTSError
 from tts_search.log import SearchLog
-from tts_search.log.file import HEADER, KEY_BYTES
+from tts_search.log.file import HEADER
+from tts_search.log.frames import KEY_BYTES
 from tts_search.log.index import OffsetIndex
+from tts_search.log.numbers import write_number
 
 KEYS = [bytes((i,)) * KEY_BYTES for i in range(20)]
 CONTENTS = [bytes((i,)) * (i * 13) for i in range(20)]
@@ -64,15 +68,69 @@ def test_what_is_not_ours_is_refused_and_left(tmp_path: Path, content: bytes) ->
     assert path.read_bytes() == content
 
 
-def test_a_damaged_log_is_refused_and_left(tmp_path: Path) -> None:
+def write_as_before(path: Path) -> None:
+    """A log whose frames have no check of their length, as they had once."""
+    bodies = [b"g" + key + content for key, content in zip(KEYS, CONTENTS, strict=True)]
+    frames = [write_number(len(body)) + body + zlib.crc32(body).to_bytes(4) for body in bodies]
+    path.write_bytes(HEADER + b"".join(frames))
+
+
+@pytest.mark.parametrize("make", [write, write_as_before])
+def test_any_wrong_bit_is_refused_and_left(make: Callable[[Path], None], tmp_path: Path) -> None:
     path = tmp_path / "a.log"
-    write(path)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    make(path)
+    whole = path.read_bytes()
+    frames = len(HEADER) + 600  # of every length that a number of one byte and of two says
+    places = [*range(len(HEADER), frames), *range(frames, len(whole), 7), *range(len(whole) - 300, len(whole))]
+    for place in places:
+        for bit in range(8):
+            content = bytearray(whole)
+            content[place] ^= 1 << bit
+            path.write_bytes(content)
+            for writes in (True, False):
+                with pytest.raises(InvalidInputError, match="damaged at byte"):
+                    SearchLog(path, write=writes)
+            assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("make", [write, write_as_before])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(min_size=1, max_size=300).filter(lambda text: not text.startswith("\x01")))
+@example(text="my notes that somebody appended to it by mistake\n")
+@example(text="e")
+@example(text="\x00" * 4096)  # as after a loss of power
+def test_what_was_written_behind_it_is_refused_and_left(
+    make: Callable[[Path], None], text: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.log"
+    path.unlink(missing_ok=True)
+    make(path)
+    content = path.read_bytes() + text.encode()
     path.write_bytes(content)
     with pytest.raises(InvalidInputError, match="damaged at byte"):
         SearchLog(path)
     assert path.read_bytes() == content
+
+
+def test_a_log_as_it_was_written_before_is_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    write_as_before(path)
+    before = path.read_bytes()
+    with SearchLog(path) as log:
+        assert [log.get(b"g", key) for key in KEYS] == CONTENTS
+        log.add(b"v", KEYS[3], b"scores")
+    with SearchLog(path) as log:
+        assert [record.content for record in log] == [*CONTENTS, b"scores"]
+    assert path.read_bytes().startswith(before)
+
+
+def test_a_file_that_is_cut_off_while_it_is_read_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    write(path)
+    with SearchLog(path, write=False) as log:
+        os.truncate(path, len(HEADER) + 5)
+        with pytest.raises(InvalidInputError, match="cut off since it was opened"):
+            log.get(b"g", KEYS[19])
 
 
 def test_one_process_writes_and_others_read(tmp_path: Path) -> None:

@@ -1,37 +1,26 @@
 """The file: records under keys, appended whole or not at all. It knows nothing of what they hold.
 
-A header that names us, then frames: how long it is, its kind, its key, what it holds, and a checksum of all that. A
-process that is killed leaves at most one frame half written, at the end; it is cut off when the file is next opened to
-be written, and only once everything in front of it is known to be ours. Of the file, only offsets are kept in memory.
+A header that names us, then frames (see `frames`). A process that is killed leaves at most one frame half written, at
+the end; it is cut off when the file is next opened to be written, and only once everything in front of it is known to
+be ours. What is damaged, and what somebody wrote behind it, is never cut off: the file is refused, and left as it was.
+Of the file, only offsets are kept in memory.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, NamedTuple, Self
+from typing import BinaryIO, Self
 
 from tts_search.errors import InvalidInputError, TTSError
+from tts_search.log.frames import DamagedError, Record, framed, read_frame
 from tts_search.log.index import OffsetIndex
-from tts_search.log.numbers import read_number, write_number
 from tts_search.store import claim
 
 HEADER = b"tts-search log 1\n"
-KEY_BYTES = 12
-MOST_BYTES = 1 << 28  # of one frame; what claims to be longer is damaged
-_CHECK = 4
-
-
-class Record(NamedTuple):
-    """One frame: a kind of one byte, a key of `KEY_BYTES`, and what it holds."""
-
-    kind: bytes
-    key: bytes
-    content: bytes
 
 
 class SearchLog:
@@ -71,7 +60,6 @@ class SearchLog:
             if offset is None:
                 return None
             record, _ = self._frame(offset)
-        assert record is not None
         return record.content if record[:2] == (kind, key) else None
 
     def add(self, kind: bytes, key: bytes, content: bytes) -> None:
@@ -80,12 +68,12 @@ class SearchLog:
         Raises:
             TTSError: the file cannot be written, because the disk is full, say. It holds no half record.
         """
-        frame = _framed(kind, key, content)
+        frame = framed(Record(kind, key, content))
         with self._lock:
             offset = self._index.get(_marked(kind, key))
             if offset is not None:
                 known, _ = self._frame(offset)
-                if known is not None and known[:2] == (kind, key):
+                if known[:2] == (kind, key):
                     return
             self._append(frame)
             self._note(kind, key, self._end)
@@ -96,7 +84,6 @@ class SearchLog:
         for offset in list(self._kinds.get(kind, ())):
             with self._lock:
                 record, _ = self._frame(offset)
-            assert record is not None
             yield record
 
     def __iter__(self) -> Iterator[Record]:
@@ -105,7 +92,6 @@ class SearchLog:
         while offset < self._end:
             with self._lock:
                 record, offset = self._frame(offset)
-            assert record is not None
             yield record
 
     def close(self) -> None:
@@ -162,7 +148,7 @@ class SearchLog:
             return len(HEADER)
         offset = len(HEADER)
         while offset < size:
-            record, after = self._frame(offset)
+            record, after = self._next(offset)
             if record is None:
                 break
             self._note(record.kind, record.key, offset)
@@ -171,39 +157,32 @@ class SearchLog:
             os.ftruncate(self._writer.fileno(), offset)
         return offset
 
-    def _frame(self, offset: int) -> tuple[Record | None, int]:
-        """The record that begins there and the offset behind it; None where the file ends within it.
+    def _frame(self, offset: int) -> tuple[Record, int]:
+        """The record that begins there, and the offset behind it.
 
         Raises:
-            InvalidInputError: it is damaged.
+            InvalidInputError: it is damaged, or not there any more.
         """
+        found, after = self._next(offset)
+        if found is None:
+            raise self._damaged(offset, "the file has been cut off since it was opened")
+        return found, after
+
+    def _next(self, offset: int) -> tuple[Record | None, int]:
+        """The same; None where the file ends before it, or within it."""
         if self._reader.tell() != offset:
             self._reader.seek(offset)
-        length = read_number(self._reader)
-        if length is None:
-            return None, offset
-        if not 1 + KEY_BYTES <= length <= MOST_BYTES:
-            raise self._damaged(offset)
-        body = self._reader.read(length + _CHECK)
-        if len(body) < length + _CHECK:
-            return None, offset
-        if zlib.crc32(memoryview(body)[:length]) != int.from_bytes(body[length:]):
-            raise self._damaged(offset)
-        record = Record(body[:1], body[1 : 1 + KEY_BYTES], body[1 + KEY_BYTES : length])
-        return record, offset + len(write_number(length)) + len(body)
+        try:
+            found = read_frame(self._reader)
+        except DamagedError as error:
+            raise self._damaged(offset, str(error)) from error
+        return found, self._reader.tell()
 
-    def _damaged(self, offset: int) -> InvalidInputError:
+    def _damaged(self, offset: int, why: str) -> InvalidInputError:
         return InvalidInputError(
-            f"{self.path} is damaged at byte {offset}: a checksum is wrong. Restore it from a copy, or name another "
-            "log; it is as it was"
+            f"{self.path} is damaged at byte {offset}, or something else wrote there: {why}. Restore it from a copy, "
+            "or name another log; it is as it was"
         )
-
-
-def _framed(kind: bytes, key: bytes, content: bytes) -> bytes:
-    assert len(kind) == 1
-    assert len(key) == KEY_BYTES
-    body = kind + key + content
-    return write_number(len(body)) + body + zlib.crc32(body).to_bytes(_CHECK)
 
 
 def _marked(kind: bytes, key: bytes) -> bytes:

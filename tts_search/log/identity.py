@@ -18,7 +18,7 @@ from typing import Any
 
 from tts_search.core.protocols import Generator, Request
 from tts_search.core.tree import Trajectory
-from tts_search.log.file import KEY_BYTES
+from tts_search.log.frames import KEY_BYTES
 
 _NOT_IN_KEYS = {"prefix", "seeds", "stop_ids", "tree", "on_tokens", "on_delta", "on_completion", "messages"}
 _PLAIN = (str, int, float, bool, type(None))
