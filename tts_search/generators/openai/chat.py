@@ -128,7 +128,14 @@ class ChatGenerator:
     @property
     def fingerprint(self) -> dict[str, Any]:
         """What decides what it returns, for logs."""
-        return {"chat": self.name, "thinking_tags": self._tags, "extra_body": dict(self._body.extra)}
+        return {
+            "engine": "chat",
+            "address": self._endpoint.name,
+            "model": self.name,
+            "logprobs": self._body.logprobs,
+            "thinking_tags": self._tags,
+            "extra_body": dict(self._body.extra),
+        }
 
     async def _sample(self, request: Request, seed: int) -> Completion:
         """One response. What came of a stream that was cut is lost, and paid for: the next may be so much shorter."""
