@@ -190,7 +190,7 @@ def test_time_grows_with_the_text_and_not_with_its_square(name: str) -> None:
 
 
 def test_a_reader_that_takes_the_square_is_found() -> None:
-    assert stuck_at(lambda text: [text.casefold() for _ in range(len(text) // 100)]) == repr(UNITS[0])
+    assert stuck_at(lambda text: [text.casefold() for _ in range(len(text) // 10)]) is not None
 
 
 def stuck_at(reader: Callable[[str], object]) -> str | None:
