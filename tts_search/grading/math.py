@@ -7,6 +7,7 @@ It knows no model: an answer is text.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -16,9 +17,16 @@ from typing import Self
 from tts_search.errors import InvalidInputError, MissingDependencyError
 from tts_search.grading.answers import CLOSE, after_thinking, last_boxed, reference_of
 from tts_search.grading.math_judges import Judges
+from tts_search.grading.choice import multiple_choice, option_alone
+from tts_search.grading.late import late
 from tts_search.grading.plain import in_words, key, latex, name_of, quantity, sides, unnamed
 from tts_search.grading.reading import final_expression, final_words
 
+_BOUND = late(r"\s*(?:\\(?:ge|geq|le|leq|gt|lt|ne|neq)(?![A-Za-z])|[<>])")
+_COUNTS = late(
+    r"(?<![\d.])(\d[\d,]*(?:\.\d+)?)\s*(?:\\[ ,;])?(?:\\text\s*\{\s*)?(?!or\b)(?:[A-Za-z]{3,20}|[\u4e00-\u9fff])"
+)
+_VERBS = ("does", "do", "is", "are", "has", "undefined", "no", "none")
 _LONGEST = 4_000  # characters of an answer that are read; no gradeable answer is longer
 
 
@@ -74,7 +82,14 @@ class MathGrader:
         gold = latex(reference_of(reference))
         if not gold:
             raise InvalidInputError("the reference answer is empty")
-        if (words := in_words(gold)) is not None and self._in_words(answer) == words:
+        if (words := in_words(gold)) is not None and self._says(answer, words):
+            return True
+        if (
+            (option := option_alone(gold))
+            and len(gold) < 4
+            and not self._require_boxed
+            and multiple_choice.letter(answer) == option
+        ):
             return True
         said = self._said(answer)
         return said is not None and bool(same(gold, latex(said), self._judges))
@@ -96,14 +111,21 @@ class MathGrader:
     ) -> None:
         self.close()
 
-    def _in_words(self, answer: str) -> str | None:
-        """What an answer says where the reference is words, such as a day of the week."""
+    def _says(self, answer: str, words: str) -> bool:
+        """Whether an answer is these words, such as a day of the week, or a sentence that comes down to them."""
         if self._require_boxed or self._require_thought:
             said = self._said(answer)
-        else:
-            found = final_words(answer)
-            said = found[0] if found else None
-        return None if said is None else in_words(latex(said))
+            return said is not None and in_words(latex(said)) == words
+        found = final_words(answer)
+        if found is None:
+            return False
+        if in_words(latex(found[0])) == words:
+            return True
+        said = " ".join(found[0].casefold().split()).rstrip(".!。")
+        if words in ("yes", "no", "true", "false"):
+            return re.match(rf"{words}[,.;: ]", said) is not None
+        behind = r"(?:is|are|was|were)\s(?:(?:the|an?)\s)?" if words.split()[0] not in _VERBS else ""
+        return re.search(rf"\b{behind}{re.escape(words)}$", said) is not None
 
     def _said(self, answer: str) -> str | None:
         """The expression of an answer that is graded."""
@@ -120,11 +142,19 @@ def same(gold: str, given: str, judges: Judges | None) -> bool | None:
     """
     if given == gold:
         return True
+    if _BOUND.match(gold) is None and _BOUND.match(given) or _counted(gold) != _counted(given):
+        return False  # 7 is no "more than 7", and 7 apples and 3 pears are not 7 apples
     names = {name_of(gold), name_of(given)} - {None}
     ours, theirs = quantity(unnamed(gold)), quantity(unnamed(given))
     if ours and theirs and len(names) < 2:  # x = 5 is 5, and not y = 5
         return ours.agrees(theirs) or (ours.is_near(theirs) and _judge(gold, given, judges))
     return _judge(gold, given, judges)
+
+
+def _counted(text: str) -> list[str] | None:
+    """The numbers of a text that counts several things: `12 boys and 15 girls`."""
+    found = _COUNTS.findall(text)
+    return found if len(found) > 1 and not quantity(text) else None
 
 
 def _judge(gold: str, given: str, judges: Judges | None) -> bool | None:

@@ -6,6 +6,7 @@ r"""Mathematical notations made one: what people and models write becomes LaTeX,
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from decimal import Context, Decimal
@@ -35,11 +36,14 @@ _SIGNS = str.maketrans(
         },
         **{
             "：": ":",
+            "∶": ":",
             "＜": "<",
             "＞": ">",
             "／": "/",
             "＊": "*",
             "＄": "$",
+            "￥": "¥",
+            "~": " ",
             "\u00a0": " ",
             "\u202f": " ",
             "\u2009": " ",
@@ -61,7 +65,9 @@ _NOISE = late(
     re.VERBOSE,
 )
 _END = late(r"(?<![\s.])[\s.。]+$|\\[,!;]?\s*$")
-_FONT = late(r"\\(?:text|mathrm|textbf|mathbf|textit|mathit|textrm|boldsymbol|bm|operatorname)\s*\{([^{}]{0,200})\}")
+_FONT = late(
+    r"\\(?:text(?:bf|it|rm|tt|sf)?|math(?:rm|bf|it|tt|sf)|boldsymbol|bm|bf|it|rm|emph|[hm]box|operatorname)\s*\{([^{}]{0,200})\}"
+)
 _OR = late(
     r"\s{0,9}(?:或者|或|和|与|及)\s{0,9}|(?<=[\w)}])(?<![A-Za-z]{2})\s{1,3}(?:and|or)\s{1,3}(?=[-+\d(\\]|[A-Za-z]\s{0,3}=)|\\text\s*\{\s*(?:and|or|或者?|和|与|及)\s*\}"
 )
@@ -79,12 +85,30 @@ _MAGNITUDE = late(rf"(?<=\d)\s*\\?\s*(?:\\text\s*\{{\s*)?({MAGNITUDE})(?:\s*\}})
 _COUNTED = late(
     r"(?<=[\d}])(?:\s|\\[ ,;])*(?:\\text\s*\{\s*)?(?:(?!(?:st|nd|rd|th|am|pm|ad|bc|squared|cubed|factorial|half|halves"
     r"|thirds?|quarters?|fourths?|fifths?|or|and|plus|minus|times|over|to|mod)\b)[A-Za-z]{2,30}"
-    r"(?:[ /-]{1,3}[A-Za-z]{2,30}){0,5}|(?![到至又或和与加减乘除])(?!.{0,5}分之)[\u4e00-\u9fff]{1,6})\s*\}?$"
+    r"(?:[ /-]{1,3}[A-Za-z]{2,30}){0,5}|(?![到至又或和与加减乘除])(?!.{0,5}分之)[\u4e00-\u9fff]{1,6}(?:/[\u4e00-\u9fff]{1,2})?)\s*\}?$"
 )
 _CLOCK = late(r"(\d{1,2})(?::(\d\d))?\s*([ap])\.?\s?m\.?", re.IGNORECASE)
 _TIME_OF_DAY = Unit("time of day", Fraction(1), "")  # in minutes
-_RATIO = late(r"(\d{1,20}(?:\.\d{1,20})?)\s?:\s?(\d{1,20}(?:\.\d{1,20})?)")
-_AS_RATIO = Unit("ratio", Fraction(1), "")
+_PART = r"\d{1,20}(?:\.\d{1,20})?"
+_RATIO = late(rf"{_PART}(?:\s?:\s?{_PART}){{1,9}}|{_PART}\s+to\s+{_PART}")
+_BASED = late(r"(\d{1,60})\s*_\s*\{?\s*(\d{1,2})\s*\}?")
+_DECIDES = late(
+    r"\b(north|south|east|west|more|fewer|less|increase|decrease|profit|loss|BCE?|AD|CE|Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sept?"
+    r"|Oct|Nov|Dec|January|February|March|April|August|September|October|November|December)\b",
+    re.IGNORECASE,
+)
+_CASES = late(r"\\begin\s*\{cases\}(.{1,400}?)\\end\s*\{cases\}", re.DOTALL)
+_DOLLAR = late(r"\\text\s*\{\s*\\?\$\s*\}")
+_THOUSANDS = late(r"(?<=[$€£])(\d{1,6})[kK](?![A-Za-z])")
+_IN_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_IN_ROMAN = late(r"\\mathrm\s*\{\s*([ied])\s*\}")
+_ARROW = late(r"^\s*(?:=>|⇒|→|∴|\\(?:Rightarrow|implies|therefore)(?![A-Za-z]))\s*")
+_ROW = late(r"\s*\\\\(?:\s*\[[^\]]{0,10}\])?\s*")
+_SPACED = late(r"(?<![\d.,])[1-9]\d{0,2}(?:[ \u00a0\u202f]\d{3}){1,4}(?![\d,])")
+_SHARE = late(r"(百分之|千分之|(?<!\d)\d{1,9}\s?分之\s?)(\d{1,9}(?:\.\d{1,9})?)")
+_COUNTS = late(
+    r"^(?:[A-Za-z][A-Za-z ]{1,30}:\s*(?=[-\d\\$(])|(?:一共|总共|共|答案?(?:[:是为]|是:)?|约)\s?(?=[-\d])|\\text\s*\{\s*(?:答案?[为是:]?|[A-Za-z ]{1,30}(?::|\bis\b))\s*\}\s*)"
+)
 _TOGETHER = late(r"(\d{1,12}(?:\.\d{1,12})?)\s*([A-Za-z\u4e00-\u9fff]{1,12})\.?\s*(?:,|and|又)?\s*")
 _MIXED = late(r"(?<=\d)\s*又\s*(?=\d{1,20}\s*/\s*\d|\\[dt]?frac)")
 _GOES_ON = late(r"(?<![\d.])(\d{0,20})\.(\d{0,20}?)(\d{1,6}?)\3{1,20}\s?(?:\.{3}|…|\\[lc]?dots)(?!\d)")
@@ -95,7 +119,10 @@ _IMAGINARY = late(r"(?<=\d)\s*\*\s*I(?!\w)")
 _IN_DEGREES = late(
     r"(\\(?:sin|cos|tan|cot|sec|csc))\s*[({]?\s*(\d{1,10}(?:\.\d{1,10})?)\s*\^\s*\{?\s*\\circ\s*\}?\s*[)}]?"
 )
-_NAMED = late(r"^\s*\\?[A-Za-z](?:_\{?\w{1,10}\}?)?(?:\([a-z]\))?\s*(?:=|\\in(?![a-z]))\s*(?=\S)")
+_NAMED = late(
+    r"^\s*(?:\\text\s*\{[A-Za-z ]{1,30}\}|\\?[A-Za-z](?:_\{?\w{1,10}\}?)?(?:\([a-z]\))?)\s*(?:=|\\in(?![a-z]))\s*(?=\S)"
+)
+_POINT = late(r"[A-Z]\s?\([^()=]{1,40},[^()=]{1,40}\)$")
 _EQUALITY = late(r"(?<![<>!:=\\])=(?!=)")
 
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+"
@@ -134,6 +161,18 @@ def latex(text: str) -> str:
     )
     text = text.replace(r"^{\circ}", r"^\circ ").removeprefix("=").removeprefix(r"\approx").strip()
     text = text.replace("**", "^").replace("<=", r"\le ").replace(">=", r"\ge ").replace("!=", r"\ne ")
+    if whole := _FONT.fullmatch(text):
+        text = whole[1].strip()
+    if (word := text.casefold()) in _IN_WORDS:
+        text = str(_IN_WORDS.index(word))
+    text = _CASES.sub(lambda m: _ROW.sub(", ", m[1].replace("&", "").strip()), _ARROW.sub("", text))
+    text = _SHARE.sub(_share, _COUNTS.sub("", _THOUSANDS.sub(r"\1000", _DOLLAR.sub(r"\\$", text))))
+    text = _SPACED.sub(lambda m: re.sub(r"\s", "", m[0]), text.replace(r"\degree", r"^\circ "))
+    text = (
+        _IN_ROMAN.sub(r"\1", re.sub(r"\\\\\[[^\]]{0,10}\]", r"\\\\ ", text))
+        .replace(r"\langle", "(")
+        .replace(r"\rangle", ")")
+    )
     text = _MAGNITUDE.sub(lambda m: rf"\times{MAGNITUDES[m[1].lower()]}", _MIXED.sub(" ", text))
     text = _SCIENTIFIC.sub(lambda m: rf"{m[1]}\times10^{{{int(m[2])}}}", text)
     text = _GOES_ON.sub(r"\1.\2(\3)", text)
@@ -183,13 +222,18 @@ def quantity(text: str) -> Quantity | None:
     short = _FONT.sub(r" \1 ", text).strip() if len(text) <= _LONGEST_NUMBER else ""
     if at := _clock(short):
         return Quantity(Fraction(at[0]), _TIME_OF_DAY)
-    if (ratio := _RATIO.fullmatch(short)) and Fraction(ratio[2]):
-        return Quantity(Fraction(ratio[1]) / Fraction(ratio[2]), _AS_RATIO)
+    if ratio := _ratio(short):
+        return ratio
+    if based := _BASED.fullmatch(short):
+        return Quantity(Fraction(based[1]), Unit(f"base {based[2]}", Fraction(1), f"_{{{based[2]}}}"))
     if together := _together(short):
         return together
     number, unit = split_unit(text)
     if unit is None and (counted := _COUNTED.search(text[-200:])):
         number = text[: len(text) - len(text[-200:]) + counted.start()]  # 12 apples
+        if decides := _DECIDES.search(counted[0]):  # 4 May is no 4 June, though either may be said as 4
+            word = decides[1].lower()
+            unit = Unit(word[:3] if word != "more" else word, Fraction(1), f" {word}")
     exact = value(number)
     return None if exact is None else Quantity(exact, unit)
 
@@ -205,8 +249,8 @@ def key(text: str) -> str:
     counted = quantity(plain)
     if counted is not None and counted.unit is _TIME_OF_DAY:
         return (_clock(_FONT.sub(r" \1 ", plain).strip()) or (0, plain))[1]
-    if counted is not None and counted.unit is _AS_RATIO:
-        return "".join(_FONT.sub(r"\1", plain).split())
+    if counted is not None and counted.unit and counted.unit.measure.startswith("ratio"):
+        return counted.unit.suffix
     if counted is not None:
         return spelled(counted.number) + (counted.unit.suffix if counted.unit else "")
     if _WORDS.search(re.sub(r"\\[A-Za-z]+", " ", plain.replace(r"\text{ or }", ","))):
@@ -222,6 +266,8 @@ def unnamed(plain: str) -> str:
     parts = _EQUALITY.split(plain)
     if len(parts) > 2:
         return plain
+    if _POINT.match(plain):
+        return plain[1:].strip()  # P(3, 4)
     if named := _NAMED.match(plain):
         return plain[named.end() :].strip()
     return parts[0].strip() if len(parts) == 2 and re.fullmatch(r"\s*[A-Za-z]\s*", parts[1]) else plain
@@ -305,6 +351,27 @@ def _together(text: str) -> Quantity | None:
     known = [unit for unit in units if unit is not None]
     total = sum((Fraction(part[1]) * unit.factor for part, unit in zip(parts, known, strict=True)), Fraction(0))
     return Quantity(total / known[-1].factor, known[-1])
+
+
+def _ratio(text: str) -> Quantity | None:
+    """`4:6` and `2 to 3`, in lowest terms; of more than two parts the ratio of all to all is what it measures."""
+    if not _RATIO.fullmatch(text):
+        return None
+    parts = [Fraction(part) for part in re.findall(_PART, text)]
+    if not all(parts):
+        return None
+    whole = [part * math.lcm(*(part.denominator for part in parts)) for part in parts]
+    terms = [str(part / math.gcd(*(int(part) for part in whole))) for part in whole]
+    measure = "ratio" if len(terms) == 2 else f"ratio {':'.join(terms)}"
+    return Quantity(parts[0] / parts[1], Unit(measure, Fraction(1), ":".join(map(spelled, parts))))
+
+
+def _share(found: re.Match[str]) -> str:
+    """`百分之5`, `7分之3`."""
+    of = found[1].removesuffix("分之").strip() if found[1][0].isdigit() else ""
+    return {"百分之": rf"{found[2]}\%", "千分之": rf"\frac{{{found[2]}}}{{1000}}"}.get(found[1]) or (
+        rf"\frac{{{found[2]}}}{{{of.removesuffix('分之').strip()}}}"
+    )
 
 
 def _fraction(sign: re.Match[str]) -> str:

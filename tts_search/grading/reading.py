@@ -50,15 +50,15 @@ _LONGEST = 2_000  # characters of an answer that may come down to an expression
 _HEADER = late(
     r"(?i)\W*(?:the\s+)?(?:(?:final|correct)\s+)?(?:answer|solution|result|output)\s?(?:is|are)?\W*|\W*(?:最终)?答案\W*|(?:<[^<>]{1,20}>\s?)+"
 )
-_NEGATIVE = late(r"(?i)\b(?:negative|minus)\s+(?=[\d.√])")
+_NEGATIVE = late(r"(?i)\b(?:negative|minus)\s+(?=[\d.√])|负(?=[\d.√])")
 
-_AMOUNT = r"[-+−]?\s?\\?[$€£¥]?\s?-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d{1,3}(?!\w))?"
+_AMOUNT = r"[-+−]?\s?\\?[$€£¥]?\s?-?(?:\d{1,3}(?:,\d{3})+(?!\d)|[1-9]\d{0,2}(?: \d{3})+(?![\d,])|\d+)(?:\.\d+)?(?:[eE][+-]?\d{1,3}(?!\w))?"
 _NUMBER = rf"{_AMOUNT}|(?<![\d.])[-+]?\.\d+"
 _FRACTION = (
     rf"(?:\d{{1,9}}\s(?=\d{{1,9}}/\d))?(?:{_NUMBER})(?:\s?/\s?\d+(?!\s?[\d/])|(?::\d{{1,9}}(?!\w))+)?"
     rf"(?:\s*(?:\\?%|％|{MAGNITUDE}|°))?"
 )
-_NOT_SO = late(rf"(?i)\b(?:is|are|was)(?:n't|\s+not)\s+[-+$\\(]?{_FRACTION}")
+_NOT_SO = late(rf"(?i)(?:\b(?:is|are|was)(?:n't|\s+not)\s+|不(?:是|为|等于)\s?)[-+$\\(]?{_FRACTION}")
 _LATIN = r"A-Za-z\u00c0-\u024f\u0370-\u03ff\u0400-\u04ff"  # words of which run into numbers, as Chinese ones do not
 _NUMBERS = late(rf"(?<![{_LATIN}\d.\\^_])(?:{_FRACTION})")
 _SPAN = late(
@@ -67,8 +67,8 @@ _SPAN = late(
 _CONNECTS = late(r"[\s,，]{0,9}(?:and|or|或者?|和)?[\s,，]{0,9}")
 _TOKEN = late(
     r"\\[A-Za-z]+|\\.|(?:sqrt|pi|sin|cos|tan|log|ln|exp|inf|infinity|or|and)(?![A-Za-z])|[A-Za-z](?![A-Za-z])"
-    rf"|[0-9]+(?:,\d{{3}})*|:(?=\d)|\s:\s(?=\d)|又(?=\d)|(?<=\d){MAGNITUDE}"
-    r"|[-+*/^=(){}\[\],.<>|!%％°√∛π½⅓⅔¼¾¹²³⁰-⁹⁺⁻×÷·−–∞±≤≥~_$€£¥&;，、或和与]|\s+"
+    rf"|[0-9]+(?:,\d{{3}})*|:(?=\d)|\s?[:：∶]\s?(?=\d)|又(?=\d)|(?:[百千]?分之)(?=\d)|(?<=\d){MAGNITUDE}"
+    r"|[-+*/^=≈(){}\[\],.<>|!%％°√∛π½⅓⅔¼¾¹²³⁰-⁹⁺⁻×÷·−–∞±≤≥~_$€£¥&;，、或和与]|\s+"
 )
 _HEDGE = late(
     r"(?i)(?:(?:a|an|the|about|approximately|exactly|roughly|only|around|just|total|sum|of|equal|to|simply|indeed)\s{1,3}){1,6}(?=[-+$\\(\d.√€£¥])"
@@ -80,9 +80,40 @@ _WORD = late(
     r"\s?((?:square\s|cubic\s)?(?:[A-Za-z°%/]{1,20}|[\u4e00-\u9fff]{1,4}(?:/[\u4e00-\u9fff]{1,2})?)(?:\^[23]|[²³])?)"
 )
 _MORE = late(rf"(?i)\s?(?:{COMPOUND}|[ap]\.?m\b\.?|{MAGNITUDE})")
-_RANGE = late(r"\d\s?[到至]\s?\d")
+_RANGE = late(r"\d\s?(?:[到至余]|remainder|and\s+a\s+remainder\s+of)\s?\d|^\s*(?:大于|小于|不到|超过|高于|低于)")
 _IS = late(r"(?i)\b(?:is|are|equals)\s|[是为]|等于")
 _CALCULATOR = late(r"<<[^<>]{0,200}>>")
+_THAT_IS = late(r",?\s+[-–—]?\s?(?:i\.e\.|e\.g\.|that\s+is\b)")
+_TO = late(r"\s*\d{1,9}(?:\.\d{1,9})?\s+to\s+\d{1,9}(?:\.\d{1,9})?(?=\W*$)")
+_EACH = late(r"\$?\d[\d.,]*\s(?:[a-z]+\s){1,3}(?:and|plus)\s\$?\d[\d.,]*\s[a-z]|\d+[\u4e00-\u9fff]{1,2}\d")
+_REMARK = late(
+    r"(?:(?<=[\d%}）)])|(?<=[a-z]{3}))\s+[(（][^()（）]{0,60}?(?:[A-Za-z]{3}|=|≈)[^()（）]{0,60}[)）](?=\s*(?:$|[.,。]))"
+    r"|(?<=[\d%}])\s+[(（][-\d./ ]{1,12}[)）](?=\s*(?:$|[.,。]))"
+)
+_RATIO = late(
+    r"(?:^|[:=是为]\s*|\b(?:is|are|be|of)\s+)(\d{1,9}(?:\.\d{1,9})?(?:(?:\s?[:：∶]\s?\d{1,9}(?:\.\d{1,9})?)+|\s+to\s+\d{1,9}))\W*$"
+)
+_CONDITION = late(
+    r"(?i)(?<=[\d$)}\]%])[,，]?\s*\(?(?:which\s+)?(?:is\s+|are\s+)?(?:attained|achieved|occurs?|occurring|reached|obtained|taken)?\s*"
+    r"\b(?:at|when|where|if)\s+\$?\\?\(?\s?[a-zθ](?:_\w|[₀-₉])?\s?=[^,;]*$|[,，](?:当且仅当|此时|其中).*$"
+)
+# A tuple, a set, an interval or several named values that a line ends on.
+_GROUP = late(
+    r"(?<![A-Za-z0-9_\\})])(?:[(\[（{]\s?[-+−\d√π∞\\a-z.][^()\[\]{}（）\n=]{0,60}[,，][^()\[\]{}（）\n=]{1,60}[)\]）}](?:\s?[∪∩]\s?(?=[(\[（{])|(?=\s?[.。]?$))){1,4}\s?[.。]?$"
+    r"|(?<![A-Za-z0-9_\\])[a-z](?:_\w|[₀-₉])?\s?=\s?[-+−\d√\\][^=,，;；\n]{0,30}(?:\s?(?:[,，;；、]|\band\b|\bor\b|或|和)\s?(?:and\s|or\s)?[a-z](?:_\w|[₀-₉])?\s?=\s?[-+−\d√\\][^=,，;；\n]{0,30}){1,5}$"
+)
+# What follows an amount without being one: "out of 12", "in 3 hours", "of 14 and 21".
+_ASIDE = late(
+    r"(?i)(?<=[\d$])(?P<what>,?\s(?:[a-z]+\s){0,6}?)(?:(?:left\s)?out\s+of|from|per|between|of(?=\s+(?:the\s+)?\$?\d)|(?:greater|less|more|fewer|larger|smaller)\s+than|when|in(?=\s+\d+\s+(?:seconds?|minutes?|hours?|days?|weeks?|months?|years?)\b))\s[^=]*\d[^=]*$"
+)
+_FIRST = late(r"(?i)^\W*(?:当|when\b|if\b|for\b|at\b)[^,，]{1,60}[,，]\s*(?:有|则|then\s)?(?=.*\d)")
+_STARTS = late(r"(?:In|On|After|At|For|By|With|When|If)\s[^,]{0,60}\d[^,]{0,60},|The\s+\d")
+_LETTER = late(r"(?i)[b-hj-z]|infinity|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve")
+_ITEM = late(r"^\s*[-*+•]\s+(?=\S)")
+_CHECKS = late(
+    r"(?i)[\W\d]{0,9}(?:(?:to|let['’]?s|let\s+us|we\s+can|now|quick|a)\s+){0,2}(?:verif(?:y|ication|ying)\b"
+    r"|(?:double[- ]?)?check(?:ing)?\b[^:\n]{0,40}[:：]|sanity\s+check|验证|检验|验算)"
+)
 _TEXTS = late(r"\\(?:text|mathrm|textbf|mathbf|boldsymbol)\s*\{[^{}]{0,100}\}")
 _BOLD = late(rf"\*\*[^*\n\d]{{0,40}}?({_FRACTION})[^*\n\d]{{0,40}}\*\*")
 _SAID = late(
@@ -102,8 +133,10 @@ def final_expression(text: str) -> str | None:
     if box is not None:
         return box or None
     for said, is_in_front in _declared(text):
-        if found := (_last_expression if is_in_front else _first_expression)(said):
-            return found
+        is_sentence = _STARTS.match(said) is not None
+        found = (_last_expression if is_in_front or is_sentence else _first_expression)(said)
+        if found is not None:
+            return found or None
     for line in _last_lines(text):
         if found := _last_expression(line):
             return found
@@ -170,7 +203,9 @@ def stated_expression(words: str, *, is_declared: bool) -> str | None:
         return head
     if found := _span(plain, last=True):
         return found
-    at = max(plain.rfind("="), plain.rfind("≈"))
+    if about := _about(plain):
+        return about
+    at = plain.rfind("=")
     if at >= 0 and (tail := _prefix(_CALCULATOR.sub("", plain[at + 1 :]))):
         return tail
     if bold := _BOLD.findall(words):
@@ -237,18 +272,24 @@ def _sentence(behind: str) -> str:
 
 def _last_lines(text: str) -> list[str]:
     """The lines at the end that say something, the last one first."""
-    lines = [line for line in text.rsplit("\n", _LINES + 1)[-_LINES:] if re.search(r"\w", line)]
+    lines = [line for line in text.rsplit("\n", _LINES + 1)[-_LINES:] if re.search(r"[\w∞∅]", line)]
     kept = [
         line for line in lines if not line.lstrip().startswith(("```", "~~~")) and not _FAREWELL.search(line[:_WINDOW])
     ]
-    return [line[-2_000:] for line in reversed(kept)]
+    concluded = max((at for at, line in enumerate(kept) if _CONCLUDES.match(line)), default=-1)
+    checks = next((at for at, line in enumerate(kept) if at > max(concluded, 0) and _CHECKS.match(line)), len(kept))
+    return [_ITEM.sub("", _CALCULATOR.sub("", line[-2_000:])) for line in reversed(kept[:checks])]
 
 
 def _first_expression(said: str) -> str | None:
     """The expression that a sentence begins with, else its first formula or number."""
     head = _LABEL.sub("", said, count=1)
-    if _RANGE.search(head):
-        return None  # between two numbers
+    if ratio := _TO.match(head):
+        return ratio[0].strip()
+    if _RANGE.search(head) or (_EACH.match(head) and not quantity(latex(head))):
+        return ""  # between two numbers, or of two things
+    if _LETTER.fullmatch(head.strip()):
+        return head.strip()
     span = _SPAN.match(head.lstrip())
     if span and (whole := _joined(head.lstrip())):
         return whole
@@ -264,14 +305,21 @@ def _last_expression(line: str) -> str | None:
     """The expression that a line ends on: its last formula, behind its last `=`, in bold, or behind a verb."""
     bold = _BOLD.findall(line)
     plain = _NEGATIVE.sub("-", _NOT_SO.sub("", _MARKS.sub("", line))).strip(" *_\t")
-    plain = _LABEL.sub("", plain, count=1)
+    plain = _FIRST.sub("", _CONDITION.sub("", _REMARK.sub("", _LABEL.sub("", plain, count=1))))
     if whole := _prefix(plain, whole=True):
         return whole
+    if ratio := _RATIO.search(plain):
+        return ratio[1]
+    if group := _GROUP.search(plain):
+        return group[0].strip(" .。")
+    plain = _ASIDE.sub("", plain)
     said = _last_said(plain)
     if (span := _span(plain, last=True)) and not (said and re.search(r"\$\s(?:is|equals)\s[^$]*$", plain)):
         return span
-    at = max(plain.rfind("="), plain.rfind("≈"))
-    if at >= 0 and (tail := _prefix(_CALCULATOR.sub("", plain[at + 1 :]))):
+    if about := _about(plain):
+        return about
+    at = plain.rfind("=")
+    if at >= 0 and not (said and _SAID.search(plain, at + 1)) and (tail := _prefix(plain[at + 1 :])):
         return tail
     if bold:
         return bold[-1].strip()
@@ -279,6 +327,18 @@ def _last_expression(line: str) -> str | None:
         return said
     numbers = list(_NUMBERS.finditer(plain))
     return _with_unit(plain, numbers[-1]) if numbers else None
+
+
+def _about(plain: str) -> str | None:
+    """`3/7 ≈ 0.43` with what it rounds."""
+    at = plain.rfind("≈")
+    if at < 0:
+        return None
+    begin = plain.rfind("=", 0, at) + 1
+    for begins in _IS.finditer(plain, begin, at):
+        begin = begins.end()
+    chain = _prefix(plain[begin:])
+    return chain if chain and "≈" in chain else _prefix(plain[at + 1 :])
 
 
 def _last_said(plain: str) -> str | None:
@@ -329,7 +389,7 @@ def _joined(text: str) -> str | None:
 
 def _prefix(text: str, *, whole: bool = False) -> str | None:
     """What of the beginning can be read as mathematics; with `whole` None where words are left behind it."""
-    text = text[:_WINDOW]
+    text = _THAT_IS.split(_REMARK.sub("", text[:_WINDOW]), maxsplit=1)[0]
     at = 0
     while at < len(text):
         token = _TEXTS.match(text, at) or _TOKEN.match(text, at)
@@ -340,7 +400,7 @@ def _prefix(text: str, *, whole: bool = False) -> str | None:
     rest = text[at:].strip()
     if rest and re.match(r"[A-Za-z]", rest):
         head = re.sub(r"(?:^|(?<=[\s,]))(?:[aAI]|and|or)$", "", head).strip()
-    head = head.rstrip(" ,;:.(=&~").strip()
+    head = head.rstrip(" ,;:.(=&~≈，；：、。-–—").strip()
     if not re.search(r"\d|[A-Za-zπ∞√½⅓⅔¼¾]", head) or re.fullmatch(r"(?:and|or|[a-z]|[aAI])\W*", head):
         return None
     if whole and rest:
