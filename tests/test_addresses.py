@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from base64 import b64decode, b64encode
+from base64 import b64decode, b64encode, urlsafe_b64encode
 from urllib.parse import quote
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tts_search.addresses import Address, Redaction, without_credentials
 from tts_search.cli import terminal
+from tts_search.errors import InvalidInputError
 
 words = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=5, max_size=12)
 
@@ -40,6 +41,26 @@ def test_no_writing_of_a_secret_stays(secret: str, before: str, after: str) -> N
         error.__cause__ = ValueError(f"{before}{writing}")
         assert redact.shows(error)
     assert not redact.shows(ValueError(redact(secret)))
+
+
+@given(secret=st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=8), before=st.binary(max_size=9))
+def test_no_base64_shows_a_secret_among_others(secret: str, before: bytes) -> None:
+    """`Authorization: Bearer sk-...` as a whole, say: where a secret begins decides how it is written."""
+    for encode in (b64encode, urlsafe_b64encode):
+        shown = Redaction([secret])(encode(before + secret.encode() + b" and more").decode())
+        begun, _, rest = shown.partition("(credentials)")
+        assert len(begun) <= -(-len(before) * 8 // 6), "only what holds bits of others is left"
+        assert len(rest) <= len(b64encode(b" and more")) + 4
+
+
+@pytest.mark.parametrize("at", [":p@ss/word@", ":1234/topsecret@", "/topsecret@", ":1234?topsecret@", ":a#topsecret@"])
+def test_a_password_that_may_end_elsewhere_is_refused_unseen(at: str) -> None:
+    url = f"http://user{at}host/v1"
+    with pytest.raises(InvalidInputError, match=r"it must be like .* %2F") as caught:
+        Address.of(url, "it")
+    assert not [part for part in ("p@ss", "ss/", "1234", "topsecret", "user:") if part in str(caught.value)]
+    assert without_credentials(url) == ("http://host/v1" if ":" in at else "http://user/topsecret@host/v1")
+    assert Address.of("http://user:1234%2Ftop%40secret@host/v1/%40org", "it").name == "http://host/v1/%40org"
 
 
 def test_what_is_no_secret_stays() -> None:

@@ -120,7 +120,8 @@ def test_a_server_that_is_not_there_shows_none() -> None:
 @pytest.mark.parametrize(
     "url",
     [f"ftp://{USER}:secret@here/v1?token={TOKEN}", f"http://{USER}:se/cr@et@here/v1",
-     f"{USER}:secret@here:80/v1?{TOKEN}", f"https://{USER}:secret@here:port/v1", f"http://{USER}:secret@", f"http://{USER}:secret@[::1/v1"],
+     f"http://{USER}:p@ss/secret@here/v1", f"http://{USER}:1234/secret@here/v1", f"{USER}:secret@here:80/v1?{TOKEN}",
+     f"https://{USER}:secret@here:port/v1", f"http://{USER}:secret@", f"http://{USER}:secret@[::1/v1"],
 )  # fmt: skip
 def test_an_address_that_is_none_is_shown_without_them(url: str) -> None:
     with pytest.raises(InvalidInputError, match="base_url must be like") as caught:
@@ -167,6 +168,42 @@ def test_the_environments_headers_are_sent_and_not_shown(
     names = ("openai-organization", "openai-project", "x-gateway", "user-agent")
     assert [sent[name] for name in names] == ["org-1", "proj-2", "gateway-key-8", "mine"]
     assert "gateway-key-8" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("header", "repeated"),
+    [
+        (f"Authorization: Bearer {TOKEN}", TOKEN),
+        ("Authorization: Bearer k-7", "k-7"),
+        (f"authorization: {TOKEN}", TOKEN),
+        (f"Authorization: Basic {BASIC}", BASIC),
+        (f"Authorization: Basic {BASIC}", f"{USER}:{PASSWORD}"),
+        (f"Authorization: Basic {BASIC}", PASSWORD),
+        (f"Cookie: session={TOKEN}; theme=dark", TOKEN),
+        (f"X-Keys: first, {TOKEN}", TOKEN),
+        ("OpenAI-Beta: none", base64.b64encode(b"Authorization: Bearer sk-of-api-key").decode()),
+        ("OpenAI-Beta: none", base64.b64encode(b"Bearer sk-of-api-key").decode()),
+    ],
+)
+def test_a_part_of_a_header_is_not_shown_either(
+    serve: Callable[..., ByHeart], monkeypatch: pytest.MonkeyPatch, header: str, repeated: str
+) -> None:
+    server = serve()
+    server.repeats = f"the key {repeated}."
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", header)
+    server.faults.append("429")
+    with pytest.raises(TTSError, match=r"the key [A-Za-z0-9]*\(credentials\)[A-Za-z0-9]?=*\.") as caught:
+        ask(server, api_key="sk-of-api-key", max_retries=0)
+    assert repeated not in "".join(traceback.format_exception(caught.value))
+
+
+def test_headers_that_are_no_secret_are_shown(serve: Callable[..., ByHeart], monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve()
+    server.repeats = "application/json, please"
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "Content-Type: application/json\nAuthorization: Basic none")
+    server.faults.append("429")
+    with pytest.raises(TTSError, match="application/json, please"):
+        ask(server, max_retries=0)
 
 
 def test_a_proxy_of_the_environment_is_used(serve: Callable[..., ByHeart], monkeypatch: pytest.MonkeyPatch) -> None:

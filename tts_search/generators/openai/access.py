@@ -5,13 +5,18 @@ The variables of the environment are those that OpenAI's own client reads, and c
 
 from __future__ import annotations
 
+import base64
 import os
+import re
 import urllib.request
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from tts_search.addresses import SHORT_VALUE, Address, Redaction, without_credentials
 from tts_search.errors import InvalidInputError
+
+PUBLIC = ("accept", "accept-encoding", "content-type", "user-agent")  # headers that carry no secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class Access:
                     "OPENAI_CUSTOM_HEADERS (the value is not shown)"
                 )
         proxy = _proxy_of(base_url)
-        hidden = [key, *address.secrets, *(value for value in custom.values() if len(value) >= SHORT_VALUE)]
+        hidden = [key, *address.secrets, *_secrets_of(custom)]
         if proxy is not None:
             hidden += Address.of(proxy, "the proxy").secrets
         return cls(address, headers, proxy, Redaction(hidden))
@@ -61,6 +66,29 @@ def _custom_headers() -> dict[str, str]:
     # Names are the same in any case; ours give way to the user's.
     ours = {name.lower(): name for name in ("Accept", "Authorization", "Content-Type", "User-Agent")}
     return {ours.get(name.strip().lower(), name.strip()): value.strip() for name, _, value in pairs}
+
+
+def _secrets_of(headers: Mapping[str, str]) -> Iterator[str]:
+    """What in the user's own headers is not to be shown, whole and in parts: servers repeat a key without `Bearer`."""
+    for name, value in headers.items():
+        if name.lower() in PUBLIC:
+            continue
+        scheme, _, credentials = value.partition(" ")
+        if name.lower() in ("authorization", "proxy-authorization"):
+            yield from (value, credentials)
+            yield from _basic(credentials) if scheme.lower() == "basic" else ()
+        parts = re.split(r"[\s,;]+", value)
+        parts += [part.partition("=")[2] for part in parts]  # of a cookie, or of a scheme with several values
+        yield from (part for part in (value, *parts) if len(part) >= SHORT_VALUE)
+
+
+def _basic(credentials: str) -> tuple[str, ...]:
+    """The password, with the user and without, out of basic authorization; empty where it is none."""
+    try:
+        plain = base64.b64decode(credentials, validate=True).decode("utf-8", "replace")
+    except ValueError:
+        return ()
+    return plain, plain.partition(":")[2]
 
 
 def _proxy_of(url: str) -> str | None:
