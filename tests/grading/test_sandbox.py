@@ -206,7 +206,7 @@ def test_where_the_filter_is_refused_none_is_run(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("refusing", ["_install", "_lock"])
 def test_a_kernel_that_does_not_take_the_filter_runs_nothing(refusing: str, tmp_path: Path) -> None:
     code = f"from tts_search.grading import sandbox_child as c\nc.{refusing} = lambda *_: False\n"
-    code += "import sys; open('p.py', 'w').write('print(1)'); c.main('p.py', 9, 2**30, 999, 32)"
+    code += "import sys; open('p.py', 'w').write('print(1)'); c.main('p.py', '__main__', 9, 2**30, 999, 32)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=tmp_path)
     assert (run.returncode, run.stdout) == (sandbox_child.REFUSED, b"")
     assert (tmp_path / sandbox_child.CONFINED).stat().st_size == 0

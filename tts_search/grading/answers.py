@@ -19,19 +19,27 @@ _TAG = late(
 _FINAL = late(r"<\|channel\|>final\s?(?:<\|constrain\|>\s?\w{1,20})?<\|message\|>")
 _CHANNEL = "<|channel|>"
 _PLAIN_CHANNELS = ("analysis", "assistantfinal")  # the same, by a tokenizer that hides control tokens
-_SPELLED = {  # Cohere, Gemma; GLM's frame of an answer
+_SPELLED = {  # Cohere, Gemma, PLaMo; frames of an answer
     "<|START_THINKING|>": "<think>",
     "<|END_THINKING|>": "</think>",
     "<unused94>": "<think>",
     "<unused95>": "</think>",
-    "<|begin_of_box|>": "",
-    "<|end_of_box|>": "",
+    "<|channel>thought": "<think>",
+    "<channel|>": "</think>",
+    "<|plamo:begin_think:plamo|>": "<think>",
+    "<|plamo:end_think:plamo|>": "</think>",
+    "<|open|>think<|sep|>": "<think>",
+    "<|close|>think<|sep|>": "</think>",
+    **dict.fromkeys(("<|begin_of_box|>", "<|end_of_box|>", "<|begin_of_solution|>", "<|end_of_solution|>"), ""),
+    **dict.fromkeys(("<|START_RESPONSE|>", "<|END_RESPONSE|>"), ""),
 }
-_END = late(r"(?:<\|(?!(?:begin|end)_of_thought)[a-z_]{1,20}\|>|</s>|<eos>|<end_of_turn>)\Z")
-_LONGEST_END = 24  # characters
+_END = late(
+    r"(?:<[|｜](?!(?:begin|end)_of_thought)[A-Za-z_▁]{1,20}[|｜]>(?:\s*assistant)?|</s>|<eos>|<pad>|<end_of_turn>|<turn\|>)\Z"
+)
+_LONGEST_END = 40  # characters
 _ANYTHING = late(r"\S")
 _AT_ONCE = late(  # what is no answer and no HTML
-    r"(?i)\s*<(?!(?:(?:final_)?answer|final|solution|output|response|result|summary|conclusion|a|b|i|p|u|br|hr|h\d|li|ol|ul"
+    r"(?i)\s*<(?!(?:[\w-]{0,20}answer|ans|final|final[_-]response|choice|option|number|json|python|translation|section|blockquote|mark|kbd|small|solution|output|response|result|summary|conclusion|a|b|i|p|u|br|hr|h\d|li|ol|ul"
     r"|em|div|pre|su[bp]|svg|code|math|span|html|body|table|strong|center|details)>)([a-z][\w:.-]{0,40})>"
 )
 _BRACES = late(r"\\(?:boxed|fbox)\s*\{|\\[{}]|[{}]")

@@ -18,12 +18,15 @@ RELEASED_PATTERN = r"(?i)(?:答案|answer)\s*[:：]\s*([A-D])"
 
 # What follows one of these is a declaration, if there is a letter in it. The last line corrects what was said before.
 _DECLARES = late(
-    r"(?i)\b(?:correct|right|best|better|likely|plausible|appropriate|suitable|accurate|final)\s+"
-    r"(?:answer|option|choice|one|letter|response|statement)\b"
+    r"(?i)\b(?:correct|right|best|better|likely|plausible|appropriate|suitable|accurate|final|closest)\s+"
+    r"(?:answer|option|choice|one|letter|response|statement|match)\b"
+    r"|\b(?:(?:false|incorrect|wrong|untrue)\s+(?:answer|option|choice|one|statement)|not\s+(?:correct|true))\s+is\b"
+    r"|\b(?:leaving|leaves?)(?:\s+us)?(?:\s+with)?(?:\s+only)?\s+(?=(?:option\s)?[(*]{0,3}(?-i:[A-Z])\b)|\b(?:conclusion|response|ans|verdict|pick)[*_]{0,2}\s?[:：]"
+    r"|\"(?:choice|option|letter|selected)\"\s?:"
     r"|(?<!</)(?<![^\W_])answer\b|\b(?:my|the|final)\s+(?:choice|pick|selection)\s+(?:is|of)\b"
     r"|\b(?:(?:i|we)(?:\s+(?:would|will|should))?|i'd|i'll|we'd|let's)\s+(?:choose|select|pick|go\s+with|say)\b"
     r"|\b(?:i|we)(?:'m|'re|\s+am|\s+are)\s+going\s+with\b|\b(?:choose|select)\s+(?=option\b|\()"
-    r"|答案|答(?=[:：])|正确选项|正确的(?:选项)?是|(?<!不)(?<!可)(?<!备)选(?!项)(?:择)?"
+    r"|答案|答(?=[:：])|正确选项|(?:最佳|最合适|符合题意|不?正确|错误)的?(?:选项|一项|说法)?(?:是|为)|对应(?=\s?(?:选项\s?)?[A-J])|与(?=(?:选项)?[A-J])|即(?=[A-J])|(?<!不)(?<!可)(?<!备)选(?!项)(?:择)?"
     r"|(?:\b(?:wait|actually|sorry|correction|i\s+mean)[ ,:—–-]{1,4}|\bno(?:[,—–]|\s[—–-])\s?)"
     r"(?:it(?:['’]s|\s+is)\s)?(?=[(*]{0,3}(?-i:[A-Z])[)*]{0,3}(?:[.!;](?!\w|\s[a-z])|\n|\Z))"
 )
@@ -39,6 +42,7 @@ _OPTION = late(rf"{_BEFORE}([A-Za-z]){_BEHIND}")
 _REASONS = r"(?:because|since|as|is|are|was|and|or|for|which|with|but|due|\.|correct|right|option|选)"
 _WORD = late(rf"(?-i:[AI])\s+(?!{_REASONS}\b)[a-z]|I\s+(?!because|since|is|and|or\b)\w|a\s")
 _VARIABLE = late(r".\s?(?:[+≈≤≥]|=(?!>))|.\s[<>]\s")
+_AMPERES = late(r"\d\s\Z")
 _ASKED = late(r".[\s*_)\]\"”]{0,4}[?？]")
 _ALSO = late(r"[\s*_)）.]{0,6}(?:(?:,|，|、|and|or|&|/|和|或)\s?){1,3}[*_(（]{0,4}(?:option\s)?([A-Z])(?![A-Za-z0-9])")
 # In front of a letter in its sentence: it is one of those that are refused or merely named, ...
@@ -51,7 +55,7 @@ _NOT = late(
 # ... it is supposed, or somebody else's opinion: in its own part of the sentence, ...
 _TURN = late(r"(?i)[,;:，：；]|\b(?:but|then|however)\b|那么|则")
 _SUPPOSED = late(
-    r"(?i)\b(?:if|whether|(?<!\bi )(?:suppose|assume)|supposing|assuming|initially|originally|tempt\w{0,5})\b"
+    r"(?i)\b(?:do\s+not|don['’]t|not)\s+(?:think|believe)\b|\bdoubt\b|\bunlikely\b|\b(?:if|whether|(?<!\bi )(?:suppose|assume)|supposing|assuming|initially|originally|tempt\w{0,5})\b"
     r"|\b(?:wrong|mistake)\s+to\b|\b(?:may|might|could)\s+(?:\w{1,12}\s+)?"
     r"(?:think|seem|look|appear|say|believe|assume|guess|argue|choose|select|pick)\b"
     r"|\b(?:many|some|others|people|students)\b(?:\s+(?!i\b|we\b)\w{1,20}){0,3}?\s+"
@@ -63,8 +67,10 @@ _UNREAL = late(r"(?i)(?:\bif\b(?!\s+(?:i|we)\s+ha(?:d|ve)\s+to\b)|^\W*had\b).*\b
 _RIGHT = late(
     rf"(?:{_BEFORE}(?:(?i:option|choice|answer)\s+)?[*_(\[（“\"]{{0,4}}([A-Z])(?:[*_)\]）”\".:]{{1,4}}(?:\s?[^\W\d_][^.\n:;,。，]{{0,60}}?)?)?"
     r"\s{0,5}(?:is|would\s+be|must\s+be|seems)\s+(?:the\s+|my\s+)?(?:only\s+|most\s+)?(?:correct|right|best|better|true|accurate|answer)\b"
-    r"|(?:选项\s*)?([A-Z])\s*(?:选项|项)?\s*(?:是|为)?\s*(?:最)?正确|([A-Z])\s{0,3}(?:选项|项)?\s{0,3}(?:是|为)(?:本题|此题)的?(?:正确)?答案"
-    r"|\b(?i:so|therefore|thus|hence)[,:]?\s+(?:it(?:['’]s|\s+is|\s+must\s+be)\s+)?(?i:option\s+)?[(*]{0,3}([A-Z])[)*]{0,3}(?=[.!]?\s*$|[.!]\s|\n))"
+    r"|(?:选项\s*)?(?<![A-Z][、,，和与])([A-Z])\s*(?:选项|项)?\s*(?:是|为)?\s*(?:最)?(?:正确|符合题意|对(?=[。.]?$))|([A-Z])\s{0,3}(?:选项|项)?\s{0,3}(?:是|为)(?:本题|此题)的?(?:正确)?答案"
+    r"|\b(?i:so|therefore|thus|hence|in conclusion)[,:]?\s+(?:it(?:['’]s|\s+is|\s+must\s+be)\s+)?(?i:option\s+)?[(*]{0,3}([A-Z])[)*]{0,3}(?=[.!]?\s*$|[.!]\s|\n)"
+    r"|(?:∴|→|=>|⇒|\bi\.e\.,?)\s{0,3}(?:option\s)?[(*]{0,3}([A-J])[)*]{0,3}(?=[.!]?\s*$|[.!]\s|\n)"
+    r"|(?:^|\n)[*_(]{0,4}([A-J])[*_)]{0,4},?\s+(?:because|since)\b)"
 )
 # What points at a letter without calling it the answer. In front of it: "It must be C.", "which is option C", "Pick C."
 _POINTED = r"(?:(?i:option|choice) )?[*_(\[“\"]{0,4}([A-HJ-Z])[)\]*_”\"]{0,4}"
@@ -84,6 +90,7 @@ _POINTS = late(
     r"(?i:best|satisf(?:y|ies)|fits?|match(?:es)?|works?|holds?|remains?|is the (?:one|only|most|closest))\b"
     rf"|{_BEFORE}{_POINTED} (?i:best (?:describes|fits|matches|explains)|fits best|is the only (?:option|choice|one))\b"
     rf"|{_BEFORE}{_POINTED} (?i:it is|is the one|is (?:the )?most (?:likely|plausible|appropriate))(?=[.!])"
+    r"|[\s*]\(([A-J])\)[*_]{0,3}[.。]?\s{0,3}\Z|[\s.]\*\*\(?([A-J])\)?\*\*[.。]?\s{0,3}\Z"
     r"|(?:只有|仅有?)\s?(?:选项)?\s?([A-Z])\s?(?:选项|项)?(?:符合|满足|成立|对))",
     re.MULTILINE,
 )
@@ -93,12 +100,13 @@ _BARE = (
     r"[\s*_()\[\]（）【】.。:：`\"'“”#>]*+(?:(?i:option|choice|选项)\s*+)?[*_(（]{0,3}([A-Za-z])(?![A-Za-z0-9])[)）]?"
 )
 _LETTER = late(rf"{_BARE}{_REST}")
-_LETTER_AND_WORDS = late(rf"{_BARE}[.):：、。）][^\n]*")
+_LETTER_AND_WORDS = late(rf"{_BARE}(?:[.):：、。）．][^\n]*|(?:选项|项))")
 _BOXED = late(rf"{_BARE}(?:(?:[.):：、。）]|\s*[-–—(（]\s?[^\W\d_]{{2}})[^\n]*|{_REST})")
 _CONNECTED = late(r"[:：=>\n–—-]|(?i:\b(?:is|be|was|are|option|choice)\b)|[^\x00-\x7f]")
 _ASIDE = late(r"(?i)(?:correct|right|best|final)\s+\w+(?:\s?\([A-Z]\)|,\s\(?[A-Z]\)?,)")
 _ALONE = late(
-    r"(?:(?i:option|choice|选项)\s?)?[*(（\[]{0,3}([A-J])[*)）\].]{0,3}|[*(（]{0,3}([A-J])[*]{0,2}[.)）](?!\s?[A-Z]\.)[^\n]{1,200}"
+    r"(?:(?i:option|choice|选项)\s?)?[*(（\[]{0,3}([A-J])[*)）\].．]{0,3}(?:选项|项)?|[*(（]{0,3}([A-J])[*]{0,2}[.)）．](?!\s?[A-Z]\.)[^\n]{1,200}"
+    r"|[*]{0,2}\(?([a-e])\)[*]{0,2}(?:\s[^\n]{1,200})?"
 )
 _ITEM = late(
     r"(?:^[ \t]{0,8}|(?<=[.;!] )|(?<=[。；]))(?:[-*•+]\s{1,3}|\d{1,2}[.)]\s{1,3}|#{1,6}\s{1,3})?"
@@ -213,8 +221,8 @@ class MultipleChoice:
             is_first = not said[begin:at].strip(" \t*_\"'“(（[【$\\{}:：")
             if letter.islower() and not (is_first and not re.match(r"\s+\w", said[at + 1 : end])):
                 continue
-            if _VARIABLE.match(said, at):
-                return None  # "the answer: A = 5"
+            if _VARIABLE.match(said, at) or _AMPERES.search(said, begin, at):
+                return None  # "the answer: A = 5", "5 A"
             if not self._option(letter) or _WORD.match(said, at, end) or _ASKED.match(said, at):
                 continue
             if not _is_meant(said, at):
@@ -273,7 +281,7 @@ class MultipleChoice:
 def option_alone(words: str) -> str | None:
     """The letter where words are but an option: "B", "(B)", "B. Paris", in LaTeX too; no initial ("J. K. Rowling")."""
     found = _ALONE.fullmatch(_MACRO.sub("", words).strip())
-    return found[1] or found[2] if found else None
+    return next(letter for letter in found.groups() if letter).upper() if found else None
 
 
 def _is_said(anchor: str, behind: str, at: int) -> bool:

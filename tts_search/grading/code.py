@@ -14,11 +14,12 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from tts_search.errors import InvalidInputError
-from tts_search.grading.programs import called, program, released_program
+from tts_search.grading.programs import called, defined, program, released_program
 from tts_search.grading.sandbox import Limits, run_program
 
 _LONGEST = 200_000  # characters of a program
 
+_AS_MODULE = "solution"  # where functions are tested, what a program does as a script is not asked for
 _CALL = """
 
 def __call():
@@ -65,8 +66,8 @@ class CodeGrader:
             return False
         if isinstance(tests, str):
             mark = secrets.token_hex(16)  # so that leaving early is no success
-            source = f"{source}\n\n{tests}\n\nprint({mark!r})\n"
-            run = run_program(source, "", self.limits)
+            source = f"{source}\n\n__name__ = '__main__'\n{tests}\n\nprint({mark!r})\n"
+            run = run_program(source, "", self.limits, name=_AS_MODULE)
             return run.exit_code == 0 and run.output.rstrip().endswith(mark)
         name, cases = tests
         source += "" if name is None else _CALL.format(name=name)
@@ -76,12 +77,12 @@ class CodeGrader:
         if self.released:
             return released_program(answer)
         if isinstance(tests, str):
-            return program(answer, defines=called(tests))
+            return program(answer, defines=called(tests) - defined(tests))
         name = tests[0]
         return program(answer, defines=(name, "Solution")) if name else program(answer, reads=True)
 
     def _passes(self, source: str, given: str, wanted: str, *, is_call: bool) -> bool:
-        run = run_program(source, given, self.limits)
+        run = run_program(source, given, self.limits, name=_AS_MODULE if is_call else "__main__")
         if run.exit_code != 0:
             return False
         return _equal_json(run.output, wanted) if is_call else _equal_lines(run.output, wanted)
@@ -136,7 +137,7 @@ def _equal_words(ours: list[str], theirs: list[str]) -> bool:
 
 def _number(text: str) -> Decimal | None:
     try:
-        number = Decimal(text)
+        number = Decimal(text.replace("_", "?"))
     except InvalidOperation:
         return None
     return None if number.is_nan() else number  # comparing with a signalling one raises

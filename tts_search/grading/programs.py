@@ -30,6 +30,10 @@ _SHELL = late(
 # Without a fence: tags around a program, each at the head of a line.
 _OPENED = late(r"(?mi)^[ \t]*(?:<(?:answer|solution|pre|code|python)\b[^>\n]{0,80}>|(?-i:\[(?:ANSWER|CODE|PYTHON)\]))+")
 _CLOSED = late(r"(?i)</(?:answer|solution|pre|code|python)>|(?-i:\[/(?:ANSWER|CODE|PYTHON)\])")
+# A tag within a string, and no tag of the answer's.
+_NAMED_TAG = late(r"(['\"])[^'\"\n]{0,40}</?[A-Za-z][^<>'\"\n]{0,20}>(?:[^'\"\n]{0,40}\1)")
+_HIDDEN = "\x00"
+_DEFINES = late(r"(?m)^(?:async[ \t]+)?(?:def|class)[ \t]+(\w{1,100})")
 _READS = late(r"\binput\s*\(|\bstdin\b|\bopen\s*\(\s*0")
 
 
@@ -96,13 +100,34 @@ def program(answer: str, *, defines: Collection[str] = (), reads: bool = False) 
         defines: names that the tests call, so that a block with an example of use is not taken for the program.
         reads: whether the tests write to standard input, which one of several blocks may read.
     """
-    text = after_thinking(answer)
+    text = after_thinking(_NAMED_TAG.sub(lambda tag: tag[0].replace("<", _HIDDEN), answer)).replace(_HIDDEN, "<")
     found = blocks(text)
-    if not found:
-        return _unfenced(text)
-    python = [block for block in found if block.is_python] or [block for block in found if not block.tag] or found
+    python = [block for block in found if block.is_python]
+    if not python and (not found or _CODE.search(text[: _first_fence(text)])):
+        return _unfenced(text if not found else text[: _first_fence(text)])
+    python = _without_excerpts(python or [block for block in found if not block.tag] or found)
     fitting = [block for block in python if _fits(block.text, defines, reads)]
     return (fitting or python)[-1].text
+
+
+def _first_fence(text: str) -> int:
+    return min((at for fence in ("```", "~~~") if (at := text.find(fence)) >= 0), default=len(text))
+
+
+def _without_excerpts(found: list[Block]) -> list[Block]:
+    """Blocks but those that repeat lines of an earlier one, to explain them, or do no more than call what it defines."""
+    kept: list[Block] = []
+    seen: set[str] = set()
+    defined: set[str] = set()
+    for block in found:
+        lines = {line.strip() for line in block.text.split("\n") if line.strip()}
+        names = set(_DEFINES.findall(block.text))
+        is_example = not names and not _READS.search(block.text) and defined & called(block.text)
+        if not kept or not (is_example or lines <= seen):
+            kept.append(block)
+        seen |= lines
+        defined |= names
+    return kept
 
 
 def released_program(answer: str) -> str:
@@ -113,8 +138,14 @@ def released_program(answer: str) -> str:
 
 
 def called(tests: str) -> set[str]:
-    """The names that Python tests call, other than methods."""
-    return set(re.findall(r"(?<![\w.])([A-Za-z_]\w{0,100})(?=\()", tests))
+    """The names that Python tests call, other than methods, or hand over, as `check(add)` does."""
+    handed = re.findall(r"(?m)^[A-Za-z_]\w{0,100}\(\s{0,9}([A-Za-z_]\w{0,100})\s{0,9}\)", tests)
+    return {*handed, *re.findall(r"(?<![\w.])([A-Za-z_]\w{0,100})(?=\()", tests)}
+
+
+def defined(tests: str) -> set[str]:
+    """The names that Python tests define themselves."""
+    return set(_DEFINES.findall(tests))
 
 
 def _indent(line: str) -> int:

@@ -20,7 +20,7 @@ _DECLARES = late(
 _SAYS = late(
     r"(?i)(?:\s+(?:to|for|of|in|from)\s[^\n:：=.?]{0,80}?)?[\s_*\"'”)】\]]{0,5}"
     r"(?:(?:(?:is|was|are|would\s+be|should\s+be|must\s+be|will\s+be|equals|comes\s+(?:out\s+)?to)(?![A-Za-z])|应该是|应当是|应该为|应该|应为|应是|是|为|等于)"
-    r"[\s_]{0,3}[:：]?|[:：=])"
+    r"[\s_]{0,3}[:：]?|[:：=→]|\s?[-–—]\s)"
 )
 _CUT = late(
     r"(?<![A-Z\d])[.!?](?=\s)|(?<=\d)[.!?](?=\s+[A-Z])|[。！？]|</(?:final_)?(?:answer|output|solution|response)>"
@@ -108,6 +108,10 @@ _ASIDE = late(
 )
 _FIRST = late(r"(?i)^\W*(?:当|when\b|if\b|for\b|at\b)[^,，]{1,60}[,，]\s*(?:有|则|then\s)?(?=.*\d)")
 _STARTS = late(r"(?:In|On|After|At|For|By|With|When|If)\s[^,]{0,60}\d[^,]{0,60},|The\s+\d")
+_OF_SOMEBODY = late(
+    r"(?i:she|he|they|we|it|there|i|you|this|that|each|the\s+total)\b|[A-Z][a-z]{1,15}(?:['’]s)?\s(?<!The\s)(?!of\b|and\b|is\b(?!\snow))|[\u4e00-\u9fff]{1,8}\d"
+)
+_SYMBOLS = late(r"[\s\u2600-\u27bf\U0001f300-\U0001faff\ufe0f]+$")
 _LETTER = late(r"(?i)[b-hj-z]|infinity|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve")
 _ITEM = late(r"^\s*[-*+•]\s+(?=\S)")
 _CHECKS = late(
@@ -118,7 +122,7 @@ _TEXTS = late(r"\\(?:text|mathrm|textbf|mathbf|boldsymbol)\s*\{[^{}]{0,100}\}")
 _BOLD = late(rf"\*\*[^*\n\d]{{0,40}}?({_FRACTION})[^*\n\d]{{0,40}}\*\*")
 _SAID = late(
     rf"(?i)(?<![a-z])(?:is|are|was|were|be|has|have|had|equals?|costs?|needs?|makes?|made|earns?|earned|spends?|spent|saves?|saved|pays?|paid|sold|gets?"
-    rf"|left|remain(?:s|ing)?|takes?|took|total(?:\s+of)?|approximately|about|exactly|now|ran|runs?|walk(?:s|ed)|bought|buys?|receives?|received|collects?|gives?)"
+    rf"|left|remains?|takes?|took|total(?:\s+of)?|approximately|about|exactly|now|ran|travels?|ends?\s+up\s+with|runs?|walk(?:s|ed)|bought|buys?|receives?|received|collects?|gives?)"
     rf"\s+(?:[a-z]+\s+){{0,2}}?({_FRACTION})|(?:是|为|有|等于|共|得到?|剩下?|花了?|用了?|需要?|今年|约)\s?({_FRACTION})"
 )
 
@@ -187,10 +191,14 @@ def stated_expression(words: str, *, is_declared: bool) -> str | None:
     concludes = _CONCLUDES.match(plain)
     if whole := _prefix(plain, whole=True):
         return whole
-    tails = [plain[concludes.end() :].lstrip(" ,，:：") if concludes else "", _IS.split(plain)[-1]]
-    if "=" not in plain and (whole := next((whole for tail in tails if (whole := _prefix(tail, whole=True))), None)):
+    tails = [plain[concludes.end() :] if concludes else "", _IS.split(plain)[-1]]
+    if "=" not in plain and (whole := next((whole for tail in tails if (whole := _whole(tail))), None)):
         return whole
-    if not is_declared and not (concludes or "=" in plain or _BOLD.search(words)):
+    if group := _GROUP.search(plain):
+        return group[0].strip(" .。")
+    if not is_declared and not (concludes or "=" in plain or _BOLD.search(words) or _tells(plain)):
+        return None
+    if _EACH.match(plain):
         return None
     span = _SPAN.match(plain)
     if span and (joined := _joined(plain)):
@@ -211,6 +219,22 @@ def stated_expression(words: str, *, is_declared: bool) -> str | None:
     if bold := _BOLD.findall(words):
         return bold[-1].strip()
     return _last_said(plain)
+
+
+def _whole(tail: str) -> str | None:
+    """What stands behind "so" or "is", where that is an amount and nothing more: `42 apples`, `$2\\sqrt{3}$ cm`."""
+    tail = tail.strip(" ,，:：.。*")
+    if quantity(latex(tail)):
+        return tail
+    span = _SPAN.match(tail)
+    return _joined(tail) if span and len(tail) - span.end() < 20 else _prefix(tail, whole=True)
+
+
+def _tells(plain: str) -> bool:
+    """Whether a sentence does nothing but tell one number of somebody: "She has 42 apples left"."""
+    if re.search(r"[.!?]\s+[A-Z]", plain):
+        return False
+    return _OF_SOMEBODY.match(plain) is not None and _last_said(plain) is not None and len(_NUMBERS.findall(plain)) == 1
 
 
 def _declared(text: str) -> list[tuple[str, bool]]:
@@ -278,7 +302,7 @@ def _last_lines(text: str) -> list[str]:
     ]
     concluded = max((at for at, line in enumerate(kept) if _CONCLUDES.match(line)), default=-1)
     checks = next((at for at, line in enumerate(kept) if at > max(concluded, 0) and _CHECKS.match(line)), len(kept))
-    return [_ITEM.sub("", _CALCULATOR.sub("", line[-2_000:])) for line in reversed(kept[:checks])]
+    return [_ITEM.sub("", _SYMBOLS.sub("", _CALCULATOR.sub("", line[-2_000:]))) for line in reversed(kept[:checks])]
 
 
 def _first_expression(said: str) -> str | None:
@@ -401,6 +425,10 @@ def _prefix(text: str, *, whole: bool = False) -> str | None:
     if rest and re.match(r"[A-Za-z]", rest):
         head = re.sub(r"(?:^|(?<=[\s,]))(?:[aAI]|and|or)$", "", head).strip()
     head = head.rstrip(" ,;:.(=&~≈，；：、。-–—").strip()
+    if re.sub(r"\\[{}]", "", head).count("{") != re.sub(r"\\[{}]", "", head).count("}"):
+        return None  # cut in the middle
+    if re.match(r"[A-Z]{2}", rest):
+        return None
     if not re.search(r"\d|[A-Za-zπ∞√½⅓⅔¼¾]", head) or re.fullmatch(r"(?:and|or|[a-z]|[aAI])\W*", head):
         return None
     if whole and rest:

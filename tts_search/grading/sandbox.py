@@ -58,28 +58,28 @@ class Run:
     errors: str
 
 
-def run_program(source: str, stdin: str = "", limits: Limits | None = None) -> Run:
-    """Run Python source with a text on standard input. Any number of threads may call it.
+def run_program(source: str, stdin: str = "", limits: Limits | None = None, *, name: str = "__main__") -> Run:
+    """Run Python source with a text on standard input, as a module of that name. Any number of threads may call it.
 
     Raises:
         TTSError: this system has no system call filter, or the limits leave no room to set it up: nothing was run.
     """
     if not _confines():
         raise TTSError("running programs needs a Linux kernel with seccomp filters, on x86-64 or arm64: none was run")
-    return _run(source, stdin, limits or Limits())
+    return _run(source, stdin, limits or Limits(), name)
 
 
 @functools.cache
 def _confines() -> bool:
     """Asked once, with a program of our own: later ones could exit with any code."""
     try:
-        _run("", "", Limits())
+        _run("", "", Limits(), "__main__")
     except TTSError:
         return False
     return True
 
 
-def _run(source: str, stdin: str, limits: Limits) -> Run:
+def _run(source: str, stdin: str, limits: Limits, name: str) -> Run:
     with tempfile.TemporaryDirectory(prefix="tts-search-") as folder:
         place = Path(folder)
         program, given, output, errors = (place / name for name in ("program.py", "stdin", "stdout", "stderr"))
@@ -88,7 +88,7 @@ def _run(source: str, stdin: str, limits: Limits) -> Run:
         numbers = (limits.cpu_seconds, limits.memory_mb * 2**20, limits.output_kb * 2**10, limits.open_files)
         with given.open("rb") as reads, output.open("wb") as writes, errors.open("wb") as complains:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-B", str(sandbox_child.__file__), str(program), *map(str, numbers)],
+                [sys.executable, "-I", "-B", str(sandbox_child.__file__), str(program), name, *map(str, numbers)],
                 stdin=reads,
                 stdout=writes,
                 stderr=complains,

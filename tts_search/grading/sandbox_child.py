@@ -1,6 +1,6 @@
 """The process in which a program runs: limits first, then a system call filter, then the program. Linux only.
 
-Run as a script, it imports nothing of tts-search: `sandbox_child.py PROGRAM CPU_SECONDS MEMORY OUTPUT OPEN_FILES`.
+Run as a script, it imports nothing of tts-search: `sandbox_child.py PROGRAM NAME CPU_SECONDS MEMORY OUTPUT OPEN_FILES`.
 `sandbox` starts it and says what it protects against.
 """
 
@@ -171,8 +171,8 @@ def _install() -> bool:
     return libc.prctl(set_seccomp, as_filter, ctypes.c_char_p(header), 0, 0) == 0
 
 
-def main(path: str, cpu_seconds: int, memory_bytes: int, output_bytes: int, open_files: int) -> None:
-    """Limit this process, then run the program at `path` as `__main__`.
+def main(path: str, name: str, cpu_seconds: int, memory_bytes: int, output_bytes: int, open_files: int) -> None:
+    """Limit this process, then run the program at `path` as a module of that name.
 
     Under the filter, and before the program, one byte is written to the file `CONFINED`.
     """
@@ -192,8 +192,8 @@ def main(path: str, cpu_seconds: int, memory_bytes: int, output_bytes: int, open
         told.write(b"1")
     sys.argv = ["program.py"]
     sys.setrecursionlimit(100_000)
-    exec(compile(source, "program.py", "exec"), {"__name__": "__main__", "__builtins__": __builtins__})
+    exec(compile(source, "program.py", "exec"), {"__name__": name, "__builtins__": __builtins__})
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    main(*sys.argv[1:3], *map(int, sys.argv[3:]))

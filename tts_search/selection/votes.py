@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 from tts_search.errors import InvalidInputError
-from tts_search.grading.answers import after_thinking
+from tts_search.grading.answers import after_thinking, last_boxed
 from tts_search.grading.choice import multiple_choice, option_alone
 from tts_search.grading.late import late
 from tts_search.grading.math import same
@@ -30,7 +31,16 @@ COMPARISONS = 200
 """Comparisons by math-verify that one set of votes may cost; keys beyond them count as different."""
 _CPU_SECONDS, _MEMORY_MB, _WORKERS = 1.0, 1024, 2  # of one comparison
 _NORMALIZED = 2_000  # characters: a run of accents takes time in its square
-_NAMED = late(r"(?<![A-Za-z0-9])[A-J](?![A-Za-z0-9]|\.\s?[A-Z]\.)")  # an option in words, and no initial
+_AT_ONCE = late(r"(?i)[\s*_]*(yes|no|true|false)[\s*_]*(?:[.,;:!](?!\d)|$)")
+_AT_LAST = late(r"(?i)^the (?:statement|claim|answer) is (true|false)\W*$")
+_VERDICT = late(r"(?i)[\s*_]*(yes|no|true|false)[\s*_.,!]*\n")  # on a line of its own, reasons behind it
+_OPTION_FIRST = late(r"[\s*_(]*(?:[Oo]ption\s+)?[A-J]\b")
+_IT_IS = late(r"^(?:It|That|This)(?:['’]s|\s(?:is|was|will\sbe))\s(?=[^\n]{1,40}$)")
+_SHOUTED = late(r"(?<=[^\W\d_]{3})[!！]+$")  # x! is no shout
+_PROSE = late(r"[A-Za-z]{2,}\s+[A-Za-z]{2,}|[A-Za-z]{4}")
+_NAMED = late(
+    r"(?<![A-Za-z0-9])(?!A:\s?[-\d$\\])[A-J](?![A-Za-z0-9]|\.\s?[A-Z]\.)"
+)  # an option in words, and no initial
 
 
 def final_answer(text: str) -> str | None:
@@ -45,14 +55,32 @@ def final_answer(text: str) -> str | None:
     if found is None:
         return None
     words, is_declared = found
-    if letter := option_alone(words):
+    alone, named = option_alone(words), _NAMED.findall(words)
+    letter = multiple_choice.letter(text) if alone or named else None
+    if alone and (letter or is_declared):
+        return letter or alone  # it may be one of several that are walked through
+    if letter and (letter in named or (not is_declared and _OPTION_FIRST.match(words))):
         return letter
+    first = option_alone(after_thinking(text).strip().partition("\n")[0].strip(" *_"))
+    if first and not is_declared and "\n\n" in text and multiple_choice.letter(text) == first:
+        return first  # with its reasons behind it
+    if box := last_boxed(after_thinking(text)):
+        return _in_a_box(box)
+    if verdict := _AT_ONCE.match(words) or _AT_LAST.search(words):
+        return verdict[1].capitalize()
+    if not is_declared and (verdict := _VERDICT.match(after_thinking(text))):
+        return verdict[1].capitalize()
     if expression := stated_expression(words, is_declared=is_declared):
         return key(expression)
-    if (named := _NAMED.findall(words)) and (letter := multiple_choice.letter(text)) in named:
-        return letter
-    first = words.partition(",")[0].partition(" ")[0].strip(" .!*").lower()
-    return first.capitalize() if first in ("yes", "no", "true", "false") else _folded(words)
+    return _folded(_IT_IS.sub("", words))
+
+
+def _in_a_box(box: str) -> str | None:
+    """A box is read as a whole: what is no number, formula or sentence about one counts as its words."""
+    if quantity(latex(box)) or not _PROSE.search(re.sub(r"\\[A-Za-z]+", " ", box)):
+        return key(box) or None
+    expression = stated_expression(box, is_declared=False)
+    return key(expression) if expression else _folded(box)
 
 
 def _math(text: str) -> str | None:
@@ -218,4 +246,5 @@ def _folded(words: str) -> str | None:
     folded = " ".join(words.split())
     if len(folded) <= _NORMALIZED:
         folded = unicodedata.normalize("NFKC", folded)
-    return folded.strip(" *_`\"'“”:：").rstrip(" .。!！").strip(" *_`\"'“”") or None
+    folded = _SHOUTED.sub("", folded.strip(" *_`\"'“”:：").rstrip(" .。"))
+    return folded.strip(' *_`"“”').rstrip(" .。") or None
