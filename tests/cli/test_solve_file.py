@@ -185,6 +185,20 @@ def test_the_batches_of_openai() -> None:
     assert all(line["response"] is None for line in others)
 
 
+def test_a_custom_id_is_there_twice_in_whatever_shards() -> None:
+    Path("b.jsonl").write_text("\n".join(batch("same", f"What is {i}?") for i in range(8)))
+    solve("--format", "openai-batch", file="b.jsonl")
+    for i in range(2):
+        solve("--format", "openai-batch", "--shard", f"{i}/2", file="b.jsonl", out=f"s{i}.jsonl")
+        assert len(answers(f"s{i}.jsonl")) > 1
+    done = run("merge", "m.jsonl", "s0.jsonl", "s1.jsonl")
+    assert done.exit_code == 0, done.stderr
+    for line in (*answers(), *(merged := answers("m.jsonl"))):
+        assert line["custom_id"] == "same"
+        assert (line["error"] is None) is ("_1_" in line["id"]), "the first alone is answered"
+    assert len(merged) == 8
+
+
 def test_a_replay_asks_no_engine_and_another_selector_says_so() -> None:
     solve("--selector", "majority")
     before = answers()

@@ -6,17 +6,20 @@ What a file is, its content says. It merges logs of searches, logs of runs, answ
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tts_search.cli import arguments as options
-from tts_search.cli.answer_file import lines_of, read_line, sort_lines
+from tts_search.cli.answer_file import Known, lines_of, read_line, sort_lines
 from tts_search.cli.outcomes import outcomes
-from tts_search.errors import InvalidInputError
-from tts_search.log import SearchLog
+from tts_search.errors import InvalidInputError, TTSError
+from tts_search.log import SearchLog, beside
 from tts_search.log.file import HEADER
 from tts_search.log.search_settings import SETTINGS
 from tts_search.store import FORMAT
@@ -48,23 +51,41 @@ def merge(out: OutPlace, parts: Parts, debug: options.Debug = False) -> None:
 def merge_all(out: Path, parts: Sequence[Path]) -> list[Path]:
     """Merge files, or the files of folders, with the logs that lie beside them; what was written.
 
+    All of it is written, or nothing.
+
     Raises:
         InvalidInputError: there is nothing to merge, `out` is there already, or the parts do not belong together.
+        TTSError: a part cannot be read, or the result not written.
     """
     missing = [part for part in parts if not part.exists()]
     if missing:
         raise InvalidInputError(f"{missing[0]} is not there: name what the shards wrote")
     if len({part.resolve() for part in parts}) < len(parts):
         raise InvalidInputError("one of the parts is named twice")
-    if out.exists() and (out.is_file() or any(out.iterdir())):
+    folders = any(part.is_dir() for part in parts)
+    if os.path.lexists(out) and not (folders and out.is_dir() and not any(out.iterdir())):
         raise InvalidInputError(f"{out} is there already: name a new file or folder")
-    if any(part.is_dir() for part in parts):
-        return _merge_folders(out, parts)
-    _merge_files(out, parts)
-    logs = [log for part in parts if (log := part.with_name(f"{part.name}.log")).is_file()]
-    if logs:
-        _merge_files(out.with_name(f"{out.name}.log"), logs)
-    return [out, *([out.with_name(f"{out.name}.log")] if logs else [])]
+    try:
+        return _merge_folders(out, parts) if folders else _merge_with_logs(out, parts)
+    except OSError as error:
+        raise TTSError(
+            f"{error.filename or out}: {error.strerror or error}. Nothing is merged; make room, or name another place"
+        ) from error
+
+
+def _merge_with_logs(out: Path, parts: Sequence[Path]) -> list[Path]:
+    log = beside(out)
+    logs = [beside(part) for part in parts]
+    if os.path.lexists(log):
+        raise InvalidInputError(f"{log} is there already: move it away, or name another file than {out}")
+    work = {out.name: parts, **({log.name: logs} if any(path.is_file() for path in logs) else {})}
+    _check_all_there(work)
+    with _written_apart(out) as apart:
+        for name, files in work.items():
+            _merge_files(apart / name, files)
+        for name in reversed(work):  # answers without their log would be nobody's
+            (apart / name).replace(out.with_name(name))
+    return [out.with_name(name) for name in work]
 
 
 def _merge_folders(out: Path, parts: Sequence[Path]) -> list[Path]:
@@ -73,16 +94,42 @@ def _merge_folders(out: Path, parts: Sequence[Path]) -> list[Path]:
     names = sorted({file.name for part in parts for file in part.iterdir() if file.is_file() and _kind(file)})
     if not names:
         raise InvalidInputError(f"{parts[0]} holds nothing that tts-search could merge")
-    written = []
-    for name in names:
-        out.mkdir(parents=True, exist_ok=True)
-        _merge_files(out / name, [file for part in parts if (file := part / name).is_file()])
-        written.append(out / name)
-    return written
+    work = {name: [part / name for part in parts] for name in names}
+    _check_all_there(work)
+    with _written_apart(out) as apart:
+        for name, files in work.items():
+            _merge_files(apart / name, files)
+        apart.replace(out)
+    return [out / name for name in names]
+
+
+def _check_all_there(work: Mapping[str, Sequence[Path]]) -> None:
+    for files in work.values():
+        there = [file for file in files if file.is_file()]
+        if lost := [file for file in files if file not in there]:
+            raise InvalidInputError(
+                f"{lost[0]} is not there, and {there[0]} is: bring it, or move the others of its kind away to merge "
+                "without them"
+            )
+
+
+@contextmanager
+def _written_apart(out: Path) -> Iterator[Path]:
+    """A folder to write in, beside `out`; what is not moved out of it is gone behind it."""
+    apart = out.with_name(f".{out.name}.merging")
+    shutil.rmtree(apart, ignore_errors=True)  # of a merge that was killed
+    apart.mkdir(parents=True)
+    try:
+        yield apart
+    finally:
+        shutil.rmtree(apart, ignore_errors=True)
 
 
 def _merge_files(out: Path, parts: Sequence[Path]) -> None:
-    parts = [part for part in parts if part.stat().st_size] or parts[:1]  # a shard may hold no question
+    parts = [part for part in parts if part.stat().st_size]  # a shard may hold no question
+    if not parts:
+        out.touch()
+        return
     kinds = {part: _kind(part) for part in parts}
     for part, kind in kinds.items():
         if kind is None:
@@ -91,7 +138,6 @@ def _merge_files(out: Path, parts: Sequence[Path]) -> None:
             raise InvalidInputError(f"{part} is {kind}, and {parts[0]} is {kinds[parts[0]]}: merge what is alike")
     kind = kinds[parts[0]]
     assert kind is not None
-    out.parent.mkdir(parents=True, exist_ok=True)
     _MERGERS[kind](out, parts)
 
 
@@ -122,17 +168,11 @@ def _merge_searches(out: Path, parts: Sequence[Path]) -> None:
         with SearchLog(part, write=False) as log:
             held.append((part, {_comparable(record.content) for record in log.of_kind(SETTINGS)}))
     _check_same([(part, settings) for part, settings in held if settings], json.loads)
-    partial = out.with_name(f".{out.name}.merging")
-    partial.unlink(missing_ok=True)
-    try:
-        with SearchLog(partial) as whole:
-            for part in parts:
-                with SearchLog(part, write=False) as log:
-                    for record in log:
-                        whole.add(*record)
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    with SearchLog(out) as whole:
+        for part in parts:
+            with SearchLog(part, write=False) as log:
+                for record in log:
+                    whole.add(*record)
 
 
 def _comparable(content: bytes) -> str:
@@ -147,15 +187,22 @@ def _comparable(content: bytes) -> str:
 def _merge_runs(out: Path, parts: Sequence[Path]) -> None:
     held = [(part, {_run_settings(line) for line in _run_lines(part)}) for part in parts]
     _check_same([(part, settings) for part, settings in held if settings], json.loads)
-    seen = set[str]()
+    counts: dict[str, tuple[Path, int]] = {}  # where the record of a key stands that counts
+    good = set[str]()
+    for part in parts:
+        for number, line in enumerate(_run_lines(part)):
+            record = json.loads(line)
+            key = json.dumps(record["key"], sort_keys=True)
+            if record.get("error") is None:
+                good.add(key)
+            elif key in good:  # the search was done again, or elsewhere too
+                continue
+            counts[key] = (part, number)
+    kept = set(counts.values())
     with replacing(out) as file:
         file.write(json.dumps(FORMAT).encode() + b"\n")
         for part in parts:
-            for line in _run_lines(part):
-                key = json.dumps(json.loads(line)["key"], sort_keys=True)
-                if key not in seen:
-                    seen.add(key)
-                    file.write(line)
+            file.writelines(line for number, line in enumerate(_run_lines(part)) if (part, number) in kept)
 
 
 def _run_lines(path: Path) -> Iterator[bytes]:
@@ -184,23 +231,30 @@ def _merge_answers(out: Path, parts: Sequence[Path]) -> None:
     if len(settings) > 1:
         first, second, *_ = settings.values()
         raise InvalidInputError(f"{second} was answered with other settings than {first}: {_told(first, second)}")
-    lines = dict[int, Path]()
-    partial = out.with_name(f".{out.name}.merging")
-    try:
-        with replacing(partial) as file:
-            for part in parts:
-                for raw, known in lines_of(part):
-                    if known.line in lines and lines[known.line] != part:
-                        raise InvalidInputError(
-                            f"{part} and {lines[known.line]} both answer line {known.line}: they are no shards of "
-                            "one run"
-                        )
-                    lines[known.line] = part
-                    file.write(raw)
-        sort_lines(partial)
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
+    lines, names = dict[int, Path](), dict[str, int]()
+    with replacing(out) as file:
+        for part in parts:
+            for raw, known in lines_of(part):
+                if known.line in lines and lines[known.line] != part:
+                    raise InvalidInputError(
+                        f"{part} and {lines[known.line]} both answer line {known.line}: they are no shards of one run"
+                    )
+                lines[known.line] = part
+                _check_custom_id(raw, known, names)
+                file.write(raw)
+    sort_lines(out)
+
+
+def _check_custom_id(raw: bytes, known: Known, names: dict[str, int]) -> None:
+    """A batch that names two requests alike answers the first of them alone, wherever they are."""
+    name = json.loads(raw).get("custom_id")
+    if known.failed or name is None:
+        return
+    if (other := names.setdefault(str(name), known.line)) != known.line:
+        raise InvalidInputError(
+            f"custom_id {name!r} is answered in line {other} and in line {known.line}: give each request a name of "
+            "its own, and answer them again"
+        )
 
 
 def _told(first: Path, second: Path) -> str:

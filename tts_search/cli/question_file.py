@@ -74,14 +74,14 @@ def read_questions(path: Path, form: Format, shard: Shard | None, settings: Mapp
             if not raw.strip():
                 continue
             asked = _read(number, raw, form, settings)
-            if shard is not None and not shard.holds(raw.hex() if asked.error else asked.question):
-                continue
-            if form is Format.OPENAI_BATCH and asked.error is None:
+            mine = shard is None or shard.holds(raw.hex() if asked.error else asked.question)
+            if form is Format.OPENAI_BATCH and asked.error is None:  # in whatever shard the first of a name is
                 name = str(asked.id).encode("utf-8", "replace")
                 if name in seen:
                     asked = Asked(number, asked.id, None, f"custom_id {asked.id!r} is there twice")
                 seen.add(name)
-            yield asked
+            if mine:
+                yield asked
 
 
 def _read(number: int, raw: bytes, form: Format, settings: Mapping[str, Any]) -> Asked:
