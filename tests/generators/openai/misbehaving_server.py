@@ -52,6 +52,7 @@ class ByHeart:
         self.lock = threading.Lock()
         self.url = ""
         self.owner: str | None = None  # who it says it is
+        self.moved: str | None = None  # where its list of models is said to be
         self.repeats = KEY  # what it says back in its errors, as some do
 
     def said(self, prompt: list[int] | str) -> int:
@@ -170,6 +171,9 @@ def _handler(mind: Any) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             mind.paths.append(self.path)
             mind.keys.add(self.headers["Authorization"])
+            if mind.moved not in (None, self.path):
+                self.answer(301, {}, {"Location": mind.moved})
+                return
             card = {"id": MODEL, "root": str(mind.folder), "max_model_len": 400, "owned_by": mind.owner}
             self.answer(200, {"data": [card, *[{"id": "other"}] * (mind.dialect == "hosted")]})
 
@@ -193,6 +197,9 @@ def _handler(mind: Any) -> type[BaseHTTPRequestHandler]:
                     mind.busy -= 1
 
         def respond(self, body: dict[str, Any], fault: str | None) -> None:
+            if fault and " to " in fault:
+                status, _, place = fault.partition(" to ")
+                return self.answer(int(status), {}, {"Location": place})
             if fault and fault[:3].isdigit():
                 status, _, wait = fault.partition(" after ")
                 headers = {"Retry-After": wait} if wait else {}

@@ -16,6 +16,7 @@ from typing import Annotated
 from tts_search.core.loop import LoopThread
 from tts_search.errors import GeneratorError, MissingDependencyError, ModelNotFoundError
 from tts_search.generators.openai.access import Access
+from tts_search.generators.openai.redirects import MOST_REDIRECTS, followed, is_redirect, shown
 from tts_search.generators.openai.shapes import Meta, Struct, from_json, shaped
 from tts_search.generators.openai.silence import Silence
 from tts_search.generators.openai.sse import MOST_BYTES, EventDecoder, FloodError
@@ -267,7 +268,7 @@ class Endpoint:
             wait = None
             try:
                 async with asyncio.timeout(troubles.silence_seconds):
-                    response = await session.request(method, self._access.address.at(path), data=body, headers=headers)
+                    response = await self._sent(session, troubles, method, path, body, headers)
                 if response.ok:
                     return response
                 async with response:
@@ -282,6 +283,29 @@ class Endpoint:
                 if attempt == self.max_retries or not may_pass(response.status, response.headers):
                     raise troubles.refusal(place, response.status, said, attempt, wait)
             await (asyncio.sleep(wait) if wait else self.back_off(attempt))
+        raise AssertionError
+
+    async def _sent(
+        self,
+        session: aiohttp.ClientSession,
+        troubles: Troubles,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str] | None,
+    ) -> aiohttp.ClientResponse:
+        """What the server answers, from wherever it keeps it; another server is asked nothing."""
+        url = self._access.address.at(path)
+        for redirects in count():
+            response = await session.request(method, url, data=body, headers=headers, allow_redirects=False)
+            if not is_redirect(response.status):
+                return response
+            response.close()
+            place, where = f"{method} {self.name}{path}", response.headers.get("location")
+            there = followed(url, method, response.status, where)
+            if there is None or redirects == MOST_REDIRECTS:
+                raise troubles.redirect(place, response.status, shown(url, where), redirects)
+            url = there
         raise AssertionError
 
 

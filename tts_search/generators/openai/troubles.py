@@ -69,6 +69,14 @@ class Troubles:
             )
         return EngineUnavailableError(f"{place} after {retries} retries ({said}): its log should say why")
 
+    def redirect(self, place: str, status: int, where: str, before: int) -> TTSError:
+        """A redirect to `where`, behind `before` others, that is not followed."""
+        led = f"led through {before} redirects, and " if before else ""
+        return GeneratorError(
+            f"{place} {led}answered with status {status}, pointing to {self.quote(where)}: no key and no prompt is "
+            "sent to another server, and no POST made a GET; set base_url to the address that is to answer"
+        )
+
     def cut(self, body: object) -> CutError:
         """A stream that broke off, by an error of the server's or of the connection."""
         said = self.why(body) if isinstance(body, Exception) else self.said(body)
