@@ -52,6 +52,7 @@ class ByHeart:
         self.lock = threading.Lock()
         self.url = ""
         self.owner: str | None = None  # who it says it is
+        self.together = 1  # tokens to a chunk of text
         self.moved: str | None = None  # where its list of models is said to be
         self.repeats = KEY  # what it says back in its errors, as some do
 
@@ -98,13 +99,17 @@ class ByHeart:
         stops = {*self.tokenizer.eos_ids, *(body.get("stop_token_ids", ()) if self.dialect == "ids" else ())}
         sent = 0
         finish = None
+        held = ""
         for token in self.words[start : start + most]:
             sent += 1
             ended = token in stops
             finish = "stop" if ended else "length" if sent == most else None
             # A character comes with the last of its tokens; the token that ends a completion is not written.
             spoken, more = self.write(self.words[: start + sent - 1]), self.write(self.words[: start + sent])
-            text = "" if ended else more[len(spoken) :]
+            held += "" if ended else more[len(spoken) :]
+            if sent % self.together and not finish:
+                continue
+            text, held = held, ""
             choice: dict[str, Any] = {"index": 0, "text": text, "finish_reason": finish}
             if "logprobs" in body and fault != "no logprobs" and not (ended and self.dialect != "ids"):
                 choice["logprobs"] = {"tokens": [f"token_id:{token}"], "token_logprobs": [LOGPROB]}

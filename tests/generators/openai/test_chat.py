@@ -21,6 +21,7 @@ from tts_search.generators.openai.chat import ChatGenerator, base_of, is_chat
 from tts_search.generators.openai.chat_wire import thought_in
 from tts_search.generators.openai.endpoint import Card, only
 from tts_search.generators.openai.shapes import shaped
+from tts_search.generators.openai.watch import most_tokens
 from tts_search.testing.conformance import GeneratorConformance
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -261,11 +262,45 @@ def test_a_cut_stream_is_asked_for_again_and_paid_for(serve: Callable[..., ChatB
     server.faults.extend([fault, fault])
     (one,) = ask(server, timeout_seconds=0.3)
     assert one.token_ids == ids("".join(THINKING), "".join(CONTENT))
-    assert [body["max_tokens"] for body in server.bodies] == [200, 198, 196]
-    assert one.sampled_tokens == ALL + 4
+    came = most_tokens("".join(THINKING[:2]))
+    assert [body["max_tokens"] for body in server.bodies] == [200, 200 - came, 200 - 2 * came]
+    assert one.sampled_tokens == ALL + 2 * came
     server.faults.extend([fault] * 2)
     with pytest.raises(GeneratorError, match="asked again 1 times, now given up"):
         ask(server, timeout_seconds=0.3, max_retries=1)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_what_was_cut_is_counted_on_the_safe_side(serve: Callable[..., ChatByHeart], shown: bool) -> None:
+    """By log-probabilities where each token has one; a chunk of text may be several tokens."""
+    server = serve(field=None)
+    server.content = ["First, 13 + 9 = 22.\n\n", "Now 22 + 65 = 87, ", "it is", " 87", "."]
+    server.faults.append("cut")
+    counts: list[int] = []
+    (one,) = ask(server, request(max_tokens=90, on_tokens=counts.append), logprobs=shown)
+    came = 2 if shown else most_tokens("".join(server.content[:2]))
+    assert [body["max_tokens"] for body in server.bodies] == [90, 90 - came]
+    assert one.sampled_tokens == came + 6 == sum(counts)
+
+
+def test_where_nothing_may_be_left_nothing_is_asked_for_again(serve: Callable[..., ChatByHeart]) -> None:
+    server = serve(field=None)
+    server.content = ["one two three", " four", " five", " six"]
+    server.faults.append("cut")
+    with pytest.raises(GeneratorError, match="asked again 0 times, now given up"):
+        ask(server, request(max_tokens=3), logprobs=False)
+    assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("", 0), ("It is", 2), (" largest number", 4), ("13 + 9 = 22.\n\n", 13), ("naïve 你好", 6),
+        ("over " * 50, 51), ("\\boxed{87}", 7),
+    ],
+)  # fmt: skip
+def test_as_many_tokens_as_a_text_can_have(text: str, tokens: int) -> None:
+    assert most_tokens(text) == tokens
 
 
 def test_a_stream_aborted_by_the_service_is_asked_for_again(serve: Callable[..., ChatByHeart]) -> None:

@@ -117,6 +117,26 @@ def test_a_cut_stream_goes_on_behind_what_came(serve: Callable[..., ByHeart], di
     assert len({body["seed"] for body in server.bodies}) == 3
 
 
+@pytest.mark.parametrize("max_tokens", [200, 20, 13, 12, 8])
+@pytest.mark.parametrize("account", ["", "no usage"])
+def test_a_cut_text_counts_by_its_tokens_not_by_its_chunks(
+    serve: Callable[..., ByHeart], max_tokens: int, account: str
+) -> None:
+    """Nothing else tells how much has come where there are neither ids nor log-probabilities."""
+    server = serve("hosted")
+    server.together = 4
+    server.faults.extend(["cut", "cut", account])
+    counts: list[int] = []
+    asked = request(server, max_tokens=max_tokens, on_tokens=counts.append)
+    (one,) = ask(server, asked, tokenizer=server.folder, tokens="text", logprobs=False)
+    assert one.token_ids == server.words[:max_tokens]
+    assert one.sampled_tokens == len(one.token_ids) == sum(counts)
+    said = [server.said(body["prompt"]) for body in server.bodies]
+    assert said == [0, 12, 24][: len(said)]
+    assert [body["max_tokens"] for body in server.bodies] == [max_tokens - came for came in said]
+    assert len(said) == {200: 3, 20: 2, 13: 2}.get(max_tokens, 1)
+
+
 def test_a_stream_cut_behind_its_last_token_is_complete(serve: Callable[..., ByHeart]) -> None:
     server = serve()
     server.faults.append("cut")

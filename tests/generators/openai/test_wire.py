@@ -84,12 +84,29 @@ def test_scores_come_out_of_their_columns() -> None:
 def test_the_account_covers_all_streams() -> None:
     answer = Answer("server")
     answer.take(chunk(token_ids=[1, 2], usage={"prompt_tokens_details": {"cached_tokens": 64}}), None)
-    answer.begin()
+    assert answer.begin(2) == 0
     answer.take(chunk(token_ids=[3]), None)
     answer.take(chunk(usage={"completion_tokens": 4, "prompt_tokens_details": {"cached_tokens": 96}}), None)
     assert answer.received == 3
     assert answer.counted == 6
     assert answer.cached_tokens == 64
+
+
+def test_a_stream_goes_on_behind_all_that_is_known_to_have_come() -> None:
+    answer = Answer("server")
+    for text in ("three tokens here", " and", " more"):
+        answer.take(chunk(text=text), None)
+    assert not answer.is_counted
+    assert (answer.received, answer.begin(5), answer.received) == (3, 2, 5)
+    answer.take(chunk(text=" again", usage={"completion_tokens": 3}), None)
+    assert answer.counted == 8
+    assert (answer.begin(7), answer.received) == (2, 8), "by the server's account"
+    assert answer.counted is None, "which the next stream may not have"
+    answer = Answer("server")
+    answer.take(chunk(text="a", logprobs={"token_logprobs": [-1.0]}), None)
+    assert answer.is_counted
+    answer.take(chunk(text=" b"), None)
+    assert not answer.is_counted
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from tts_search.generators.openai.drawing import SPELLED, SPELLING
 from tts_search.generators.openai.endpoint import Endpoint, only
 from tts_search.generators.openai.shapes import to_json
 from tts_search.generators.openai.troubles import CHAT_PATH, CutError, RefusedError
-from tts_search.generators.openai.watch import CHARACTERS, QUIET_CHUNKS, too_many
+from tts_search.generators.openai.watch import CHARACTERS, QUIET_CHUNKS, most_tokens, too_many
 from tts_search.generators.openai.wire import session_of
 from tts_search.thinking import ThinkingTags, check_tags
 
@@ -149,7 +149,10 @@ class ChatGenerator:
                 if answer.finish is not None:  # only the account was cut off
                     limit = request.max_tokens - lost
                     break
-                lost += answer.received
+                missed = min(self._came(answer), request.max_tokens - lost) - answer.received
+                if missed > 0 and request.on_tokens is not None:
+                    request.on_tokens(missed)
+                lost += answer.received + max(missed, 0)
                 if cut == self._endpoint.max_retries or lost >= request.max_tokens:
                     raise EngineUnavailableError(f"{error}; asked again {cut} times, now given up") from error
                 await self._endpoint.back_off(cut)
@@ -222,6 +225,12 @@ class ChatGenerator:
             cached_tokens=answer.cached_tokens,
             warnings=tuple(warnings),
         )
+
+    def _came(self, answer: ChatAnswer) -> int:
+        """How many tokens a stream that was cut may have had: more rather than less, for the budget is to hold."""
+        if len(answer.logprobs) == answer.received:
+            return max(answer.received, answer.counted or 0)
+        return max(answer.received, answer.counted or 0, most_tokens(answer.reasoning) + most_tokens(answer.content))
 
     def _estimate(self, answer: ChatAnswer, limit: int) -> int:
         """How many tokens a response had whose service does not say."""

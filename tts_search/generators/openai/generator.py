@@ -195,12 +195,16 @@ class OpenAIGenerator(PretrainedGenerator):
 
     async def _go_on(self, sample: _Sample, seed: int) -> None:
         request, answer = sample.request, sample.answer
-        answer.begin()
+        came = answer.ids if answer.exact else self._text.read(answer.text)
+        # A chunk of text may be several tokens, which were sampled all the same.
+        missed = answer.begin(answer.received if answer.is_counted else len(came))
+        if missed and request.on_tokens is not None:
+            request.on_tokens(missed)
         left = sample.max_tokens - answer.received
         if left < 1:  # only the end of the stream was cut off
             answer.finish = "length"
             return
-        known = (*sample.prefix, *(answer.ids if answer.exact else self._text.read(answer.text)))
+        known = (*sample.prefix, *came)
         refused: RefusedError | None = None
         if self._sends_ids is not False:
             drawn = self._drawing.fields(request.sampling, ids=True)

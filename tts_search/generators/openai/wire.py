@@ -127,8 +127,9 @@ class Answer:
 
     `ids` are the sampled tokens where the server shows them (`exact`); `logprobs` and `rows` have one value for each
     token that the server shows. `received` counts tokens as well as the server lets us: by ids, else by
-    log-probabilities, else by chunks. `counted` is the server's own account of all of them, None until it comes; zero
-    where something came is no account. `server` is what error messages call it, and `quote` writes what it sent.
+    log-probabilities, else by chunks until `begin` hears of more. `counted` is the server's own account of all of them,
+    None until it comes; zero where something came is no account. `server` is what error messages call it, and `quote`
+    writes what it sent.
     """
 
     server: str
@@ -158,9 +159,16 @@ class Answer:
         """How many tokens have surely been sampled: chunks of text do not tell."""
         return len(self.ids) if self.exact else len(self.logprobs)
 
-    def begin(self) -> None:
-        """A new stream starts where the last was cut."""
-        self._before = self.received
+    @property
+    def is_counted(self) -> bool:
+        """Whether `received` counts tokens one by one: by their ids, or by a log-probability for each."""
+        return self.exact or len(self.logprobs) == self.received
+
+    def begin(self, came: int) -> int:
+        """A new stream starts behind the `came` tokens of the last. Returns how many were not `received` before."""
+        before, self.received = self.received, max(self.received, came, self.counted or 0)
+        self._before, self.counted = self.received, None
+        return self.received - before
 
     def take(self, raw: object, columns: tuple[int, int] | None) -> int:
         """Add a chunk, and return how many tokens it brought.
