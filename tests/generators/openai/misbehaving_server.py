@@ -53,6 +53,7 @@ class ByHeart:
         self.url = ""
         self.owner: str | None = None  # who it says it is
         self.together = 1  # tokens to a chunk of text
+        self.blames: str | None = None  # the field that it says a refusal is for
         self.moved: str | None = None  # where its list of models is said to be
         self.repeats = KEY  # what it says back in its errors, as some do
 
@@ -211,7 +212,7 @@ def _handler(mind: Any) -> type[BaseHTTPRequestHandler]:
                 return self.answer(int(status), {"error": {"message": self.told()}}, headers)
             refusal = mind.refusal(body)
             if refusal:
-                return self.answer(400, {"error": {"message": refusal}})
+                return self.answer(400, {"error": {"message": refusal, "param": mind.blames}})
             if fault == "no stream" or body.get("stream") is not True:
                 return self.answer(200, mind.all(body, fault))
             if fault == "web page":

@@ -203,6 +203,32 @@ def test_a_field_that_is_refused_is_left_out_from_then_on(
     assert ("logprobs" in fields) == (completions[0].logprobs is None)
 
 
+FLAGGED = "Invalid prompt: it was flagged: which max_tokens has a seed at room TEMPERATURE in a stream of logprobs?"
+
+
+@pytest.mark.parametrize("blames", ["messages", "messages[0].content", "prompt", "None", "", None])
+def test_a_question_that_is_refused_teaches_nothing(
+    serve: Callable[..., ChatByHeart], blames: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its words, which a refusal repeats, may be names of fields."""
+    server = serve(refuses={"messages": FLAGGED.replace("TEMPERATURE", "temperature")})
+    server.blames = blames
+    with pytest.raises(InvalidInputError, match="flagged"):
+        ask(server, request(messages=FLAGGED.partition("flagged: ")[2]))
+    assert len(server.bodies) == 1
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("blames", ["seed", "body.seed", "request", "None", None])
+def test_a_field_may_be_blamed_in_many_ways(serve: Callable[..., ChatByHeart], blames: str | None) -> None:
+    words = "seed is refused, where temperature and stream are not" if blames and "seed" in blames else "no seed here"
+    server = serve(refuses={"seed": words})
+    server.blames = blames
+    (one,) = ask(server)
+    assert one.warnings == (f"{server.url} takes no seed: its own way was taken",)
+    assert {"temperature", "stream"} <= server.bodies[-1].keys()
+
+
 def test_a_reasoning_models_limit_has_another_name(serve: Callable[..., ChatByHeart]) -> None:
     words = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."
     server = serve(refuses={"max_tokens": words, "temperature": REFUSALS["temperature"]})

@@ -54,12 +54,12 @@ class Dialect:
             return True
         if asked is not None and self._is_size(refusal):
             return self._lower(refusal, asked, tree)
-        if self._names(refusal, self.limit_field) and self.limit_field == LIMITS[0]:
+        if self._names(refusal, self.limit_field, body) and self.limit_field == LIMITS[0]:
             self.limit_field = LIMITS[1]
             return True
         if any(words in refusal.words.lower() for words in _RANGES):
             return False  # a value that none could be asked with: the user is told
-        found = [field for field in OPTIONAL if field in body and self._names(refusal, field)]
+        found = [field for field in OPTIONAL if field in body and self._names(refusal, field, body)]
         for field in found:
             self.left_out[field] = refusal.words
             logger.warning("%s refuses %s, and is asked without from now on: %s", self._name, field, refusal.words)
@@ -92,8 +92,12 @@ class Dialect:
             self._limits.popitem(last=False)
         return True
 
-    def _names(self, refusal: RefusedError, field: str) -> bool:
-        return refusal.field == field or re.search(rf"\b{field}\b", refusal.words) is not None
+    def _names(self, refusal: RefusedError, field: str, body: Mapping[str, Any]) -> bool:
+        """Whether a refusal of `body` is about a field. It may quote the question, whose words name no fields."""
+        named = body.keys() & re.findall(r"\w+", refusal.field or "")
+        if named:
+            return field in named
+        return re.search(rf"\b{field}\b", refusal.words) is not None and field not in str(body["messages"]).lower()
 
 
 def _numbers(words: str) -> list[int]:
