@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tts_search.errors import InvalidInputError
+from tts_search.errors import InvalidInputError, TTSError
 from tts_search.store import FORMAT, RunLog
 
 
@@ -130,3 +133,38 @@ def test_without_a_path_nothing_is_written(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(InvalidInputError, match="cannot be written"):
         RunLog(tmp_path)
+
+
+def test_a_full_disk_leaves_no_half_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log.jsonl"
+    write(path, 2)
+    before, write_bytes = path.read_bytes(), os.write
+
+    def half(file: int, data: memoryview) -> int:
+        if len(data) > 20:
+            return write_bytes(file, data[:20])
+        raise OSError(28, "No space left on device")
+
+    with RunLog(path) as log:
+        monkeypatch.setattr(os, "write", half)
+        with pytest.raises(TTSError, match=r"log\.jsonl cannot be written: No space left.*make room"):
+            log.add({"question": 7}, {"value": 49})
+        monkeypatch.undo()
+        assert log.get({"question": 7}) is None
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_another_took_the_place_of_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "log.jsonl"
+    write(path, 2)
+    lock = fcntl.flock
+
+    def replaced(file: Any, how: int) -> None:
+        path.rename(tmp_path / "before")  # as one does who had it first
+        path.write_bytes(b"new")
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", replaced)
+    with pytest.raises(InvalidInputError, match="in use by another process"):
+        RunLog(path)
+    assert path.read_bytes() == b"new"

@@ -7,14 +7,15 @@ at most the line it was writing, and that line is done again. A file that is no 
 from __future__ import annotations
 
 import json
+import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from tts_search.errors import InvalidInputError
+from tts_search.errors import InvalidInputError, TTSError
 
 FORMAT = {"format": "tts-search runs", "version": 1}
 RECORD = b'{"key": '
@@ -29,18 +30,19 @@ def claim(path: Path) -> BinaryIO:
     It is made with its folder where there is none, and otherwise as it was.
 
     Raises:
-        InvalidInputError: it cannot be written, or is in use.
+        InvalidInputError: it is no file, cannot be written, or is in use.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+b")
-    except OSError as error:
-        raise InvalidInputError(f"{path} cannot be written: {error.strerror or error}; name another file") from error
+        file = _opened(path)
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"{path} cannot be written: {said_of(error)}; name another file") from error
     with suppress(ImportError):  # no such locks on Windows
         import fcntl
 
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not path.exists() or not os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                raise BlockingIOError  # its owner has put another file in its place
         except BlockingIOError as error:
             file.close()
             raise InvalidInputError(
@@ -48,6 +50,56 @@ def claim(path: Path) -> BinaryIO:
             ) from error
     file.seek(0)
     return file
+
+
+def _opened(path: Path) -> BinaryIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        raise OSError("it is no file")  # and a pipe would wait for its reader
+    return path.open("a+b")
+
+
+def said_of(error: OSError | ValueError) -> str:
+    """Why a file cannot be opened. A `ValueError` says that no path has a zero byte."""
+    return getattr(error, "strerror", None) or str(error)
+
+
+def append(file: BinaryIO, path: Path, data: bytes) -> None:
+    """Write all of `data` behind the end of a file that was claimed, or nothing; it outlives the process.
+
+    Raises:
+        TTSError: it cannot be written, because the disk is full, say.
+    """
+    number = file.fileno()  # beneath the buffer: what is written is the system's at once
+    end = os.fstat(number).st_size
+    left = memoryview(data)
+    try:
+        while left:
+            left = left[os.write(number, left) :]
+    except OSError as error:
+        os.ftruncate(number, end)
+        raise TTSError(
+            f"{path} cannot be written: {error.strerror or error}. It holds what it held; make room, and run the same "
+            "again to go on"
+        ) from error
+
+
+def begun(text: str, fields: Sequence[str], *, more: bool = True) -> bool:
+    """Whether a JSON object that begins with these fields, in this order, begins with `text`.
+
+    With `more`, others may stand behind them.
+    """
+    text, place = text.rstrip("+-.eE0123456789"), 0  # half a number, such as `-0.`, is none
+    for name in fields:
+        opening = f'{", " if place else "{"}"{name}": '
+        if not text.startswith(opening, place):
+            return opening.startswith(text[place:])
+        try:
+            _, place = json.JSONDecoder().raw_decode(text, place + len(opening))
+        except (ValueError, RecursionError):  # cut off within the value
+            return True
+    end = text[place:]
+    return "}".startswith(end) or (more and (end.startswith(', "') or ', "'.startswith(end)))
 
 
 class RunLog:
@@ -82,13 +134,17 @@ class RunLog:
         return self._records.get(_canonical(key))
 
     def add(self, key: Key, record: Mapping[str, Any]) -> None:
-        """Keep a record; when this returns, it outlives the process."""
+        """Keep a record; when this returns, it outlives the process.
+
+        Raises:
+            TTSError: the file cannot be written, because the disk is full, say. It holds no half record.
+        """
         line = json.dumps({"key": dict(key), **record}, ensure_ascii=True, allow_nan=False) + "\n"
         with self._lock:
-            self._records[_canonical(key)] = json.loads(line)
             if self._file is not None:
-                self._file.write(line.encode())
-                self._file.flush()
+                assert self.path is not None
+                append(self._file, self.path, line.encode())
+            self._records[_canonical(key)] = json.loads(line)
 
     def close(self) -> None:
         """Let another process have the file. Calling it twice is harmless."""
@@ -123,8 +179,8 @@ class RunLog:
         if torn:  # the line that was being written when the process was killed
             self._file.truncate(self._file.tell() - len(torn))
         if not lines:
-            self._file.write(header + b"\n")
-            self._file.flush()
+            assert self.path is not None
+            append(self._file, self.path, header + b"\n")
 
     def _foreign(self, number: int, why: object) -> InvalidInputError:
         return InvalidInputError(

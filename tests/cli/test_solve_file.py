@@ -137,6 +137,11 @@ WRONG: list[tuple[tuple[object, ...], str]] = [
     (("solve",), "no question"),
     (("solve", "--file", "none.jsonl", "--out", "a.jsonl"), "no such file"),
     (("solve", "--file", "q.jsonl", "--out", "q.jsonl"), "which is read"),
+    (("solve", "--file", "q.jsonl", "--out", "a.jsonl", "--log", "a.jsonl"), "which is read"),
+    (("solve", "--file", "q.jsonl", "--out", "a.jsonl", "--log", "q.jsonl"), "holds the questions"),
+    (("solve", "--file", "q.jsonl", "--out", "a.jsonl", "--replay", "q.jsonl"), "holds the questions"),
+    (("solve", "--file", "q.jsonl", "--out", "a.jsonl", "--log", "/dev/null"), "/dev/null cannot be written"),
+    (("solve", "--file", "q.jsonl", "--out", "/dev/null"), "/dev/null cannot be written"),
     (("solve", "--file", "q.jsonl", "--out", "a.jsonl", "--shard", "3/3"), "a shard is i/n"),
     (("solve", "--file", "q.jsonl", "--out", "a.jsonl", "--json"), "one question"),
     (("merge", "m.jsonl", "q.jsonl"), "nothing that tts-search wrote"),
@@ -151,6 +156,38 @@ def test_what_cannot_be_done_is_said(arguments: tuple[object, ...], said: str) -
     assert done.exit_code == 2
     assert said in done.stderr
     assert len(list(Path.cwd().glob("*.jsonl*"))) == 1
+
+
+def test_an_id_that_json_does_not_have_harms_one_question() -> None:
+    lines = ['{"id": NaN, "question": "Why?"}', '{"id": [1e999], "question": "Why?"}', '{"id": 1, "question": "Why?"}']
+    Path("q.jsonl").write_text("\n".join(lines))
+    done = solve()
+    assert done.exit_code == 1
+    assert done.stderr.count("JSON has no such thing") == 2
+    assert [(line["id"], line["error"] is None) for line in answers()] == [(None, False), (None, False), (1, True)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"id": "q3"', '"id": "new"', "another id than the one in line 4"),
+        ("What is 3?", "Why?", "another question than the one in line 4"),
+        ('{"question": "What is 3?"', "broken", "another question than the one in line 4"),
+        ('{"question": "What is 11?", "answer": "a", "id": "q11"}', "", "1 questions that are not there any more"),
+    ],
+)
+def test_questions_that_have_changed_are_said(old: str, new: str, said: str) -> None:
+    solve()
+    before = Path("a.jsonl").read_bytes()
+    Path("q.jsonl").write_text(Path("q.jsonl").read_text().replace(old, new))
+    done = solve()
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert "name another --out" in done.stderr
+    assert Path("a.jsonl").read_bytes() == before
+    Path("q.jsonl").write_text(Path("q.jsonl").read_text().replace(new, old) + '\n{"question": "One more?"}\n')
+    if new:
+        assert solve().exit_code == 0, "more questions are no change"
 
 
 def batch(name: str, question: str, **body: Any) -> str:

@@ -176,3 +176,44 @@ def test_the_index_is_a_dict(keys: dict[bytes, int]) -> None:
     assert {key: index.get(key) for key in expected} == expected
     assert len(index) == len(expected)
     assert index.get(b"\xff" * 12) == expected.get(b"\xff" * 8)
+
+
+@pytest.mark.parametrize("size", [0, 3])
+def test_a_full_disk_leaves_the_beginning_as_it_was(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.log"
+    path.write_bytes(HEADER[:size])
+
+    def full(file: int, data: memoryview) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(TTSError, match=r"No space left on device.*make room"):
+        SearchLog(path)
+    monkeypatch.undo()
+    assert path.read_bytes() == HEADER[:size]
+    SearchLog(path).close()
+    assert path.read_bytes() == HEADER
+
+
+def test_what_is_no_file_is_said(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, why in (
+        ("/dev/null", "no file"),
+        (tmp_path / "pipe", "no file"),
+        (tmp_path, "no file"),
+        ("a\0b", "null"),
+    ):
+        with pytest.raises(InvalidInputError, match=f"cannot be written: .*{why}.*name another file"):
+            SearchLog(path)
+    with pytest.raises(InvalidInputError, match=r"cannot be read: .*null"):
+        SearchLog("a\0b", write=False)
+
+
+def test_a_closed_log_says_so(tmp_path: Path) -> None:
+    write(tmp_path / "a.log")
+    log = SearchLog(tmp_path / "a.log")
+    log.close()
+    with pytest.raises(InvalidInputError, match="was closed: open it again"):
+        log.get(b"g", KEYS[0])
+    with pytest.raises(TTSError, match="not open to be written"):
+        log.add(b"g", KEY_BYTES * b"?", b"more")

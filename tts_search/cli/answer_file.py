@@ -8,17 +8,20 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from tts_search.cli.question_file import Asked, Format
 from tts_search.core.result import SearchResult, StopReason
 from tts_search.errors import InvalidInputError
 from tts_search.log.identity import digest_of
+from tts_search.store import append, begun, claim
 from tts_search.whole_files import replacing
 
-_STARTS = (b'{"line": ', b'{"id": "batch_req_')
+_FIELDS = ("line", "id", "question", "answer")
+_BATCH_FIELDS = ("id", "custom_id", "response", "error")
+_START, _BATCH_START = '{"line": ', '{"id": "batch_req_'
 _BATCH_ID = re.compile(r"batch_req_(\d+)_([0-9a-f]{24})_([0-9a-f]{24})")
 
 
@@ -29,6 +32,7 @@ class Known(NamedTuple):
     settings: str
     question: str
     failed: bool
+    id: str
 
 
 def key_of(value: Any) -> str:
@@ -87,12 +91,27 @@ def read_line(raw: bytes) -> Known | None:
         value = json.loads(raw)
         if "key" in value:
             settings, question = value["key"].split("_")
-            return Known(int(value["line"]), settings, question, value["error"] is not None)
+            return Known(int(value["line"]), settings, question, value["error"] is not None, key_of(value["id"]))
         found = _BATCH_ID.fullmatch(value["id"])
         assert found is not None
-        return Known(int(found[1]), found[2], found[3], value["error"] is not None)
+        return Known(int(found[1]), found[2], found[3], value["error"] is not None, key_of(value["custom_id"]))
     except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
         return None
+
+
+def is_torn(raw: bytes) -> bool:
+    """Whether a process that was killed was writing this: a line of ours begins so, and is not whole."""
+    text = raw.decode("utf-8", "replace")
+    if read_line(raw) is not None:
+        return True  # all but its end
+    try:
+        json.loads(raw)
+    except ValueError:
+        if text.startswith(_BATCH_START) or _BATCH_START.startswith(text):
+            return begun(text, _BATCH_FIELDS)
+        numbered = _START.startswith(text) or re.match(_START + r"\d*(?:,|$)", text)
+        return bool(numbered) and begun(text, _FIELDS)
+    return False
 
 
 def lines_of(path: Path) -> Iterator[tuple[bytes, Known]]:
@@ -103,11 +122,9 @@ def lines_of(path: Path) -> Iterator[tuple[bytes, Known]]:
     """
     with path.open("rb") as file:
         for number, raw in enumerate(file, start=1):
-            if not raw.endswith(b"\n"):
-                if any(raw.startswith(start) or start.startswith(raw) for start in _STARTS):
-                    return
-                raise _foreign(path, number)
-            known = read_line(raw)
+            if not raw.endswith(b"\n") and is_torn(raw):
+                return
+            known = read_line(raw) if raw.endswith(b"\n") else None
             if known is None:
                 raise _foreign(path, number)
             yield raw, known
@@ -120,33 +137,32 @@ def _foreign(path: Path, number: int) -> InvalidInputError:
 
 
 class AnswerFile:
-    """An answer file at work. The caller holds the log that goes with it, so that nobody else writes here.
+    """An answer file at work, kept from other processes.
 
     Args:
         path: the file, gone on with where it is ours.
         settings: the key of the run's settings.
 
     Raises:
-        InvalidInputError: it holds something else, or answers of other settings; it is as it was.
+        InvalidInputError: it holds something else, or answers of other settings; it is as it was. Or it is in use.
     """
 
     def __init__(self, path: Path, settings: str) -> None:
         self._path, self._settings = path, settings
-        self._done: dict[int, int] = {}
+        self._done: dict[int, tuple[int, int]] = {}  # of each line, what tells its question and its id
         self._last, self._in_order = 0, True
-        self._file: BinaryIO | None = None
-        if path.exists():
-            self._read()
+        self._file = claim(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab", buffering=0)  # type: ignore[assignment]
-        except OSError as error:
-            raise InvalidInputError(f"--out {path} cannot be written: {error.strerror or error}") from error
+            if self._read():
+                self._mend()
+        except BaseException:
+            self._file.close()
+            raise
 
-    def _read(self) -> None:
-        """What is answered already. Questions that failed are asked again, and their lines leave the file."""
+    def _read(self) -> bool:
+        """What is answered already; whether there are lines that must leave the file."""
         size = 0
-        mends = False
+        failed = False
         for raw, known in lines_of(self._path):
             if known.settings != self._settings:
                 raise InvalidInputError(
@@ -154,45 +170,72 @@ class AnswerFile:
                     "again, or name another --out"
                 )
             size += len(raw)
-            mends |= known.failed
+            failed |= known.failed
             if not known.failed:
-                self._note(known.line, known.question)
-        if not mends and size == self._path.stat().st_size:
-            return
+                self._note(known.line, known.question, known.id)
+        return failed or size < self._path.stat().st_size
+
+    def _mend(self) -> None:
+        """Questions that failed are asked again: their lines leave the file, and the one that is torn."""
         with replacing(self._path) as file:
             for raw, known in lines_of(self._path):
                 if not known.failed:
                     file.write(raw)
+        before, self._file = self._file, claim(self._path)
+        before.close()
 
-    def _note(self, line: int, question: str) -> None:
-        self._done[line] = int(question[:16], 16)
+    def _note(self, line: int, question: str, name: str) -> None:
+        self._done[line] = (_short(question), _short(name))
         self._in_order &= line > self._last
         self._last = line
 
     def __len__(self) -> int:
         return len(self._done)
 
+    def check(self, questions: Iterable[Asked]) -> None:
+        """Refuse questions that are others than those which are answered.
+
+        Raises:
+            InvalidInputError: one has changed, or is not there any more.
+        """
+        gone = set(self._done)
+        if not gone:
+            return
+        for asked in questions:
+            self.holds(asked)
+            gone.discard(asked.line)
+        if gone:
+            raise InvalidInputError(
+                f"{self._path} answers {len(gone)} questions that are not there any more, line {min(gone)} the first: "
+                "the questions have changed; name another --out"
+            )
+
     def holds(self, asked: Asked) -> bool:
         """Whether a question is answered already.
 
         Raises:
-            InvalidInputError: another question was, in the same line.
+            InvalidInputError: another question was, in the same line, or under another id.
         """
         known = self._done.get(asked.line)
         if known is None:
             return False
-        if known != int(key_of(asked.question)[:16], 16):
+        now = (_short(key_of(asked.question)), _short(key_of(asked.id)))
+        if known != now:
+            what = "question" if known[0] != now[0] else "id"
             raise InvalidInputError(
-                f"{self._path} answers another question than the one in line {asked.line}: the questions have changed; "
+                f"{self._path} answers another {what} than the one in line {asked.line}: the questions have changed; "
                 "name another --out"
             )
         return True
 
     def add(self, asked: Asked, line: bytes) -> None:
-        """Write an answer's line; it outlives the process when this returns."""
-        assert self._file is not None
-        self._file.write(line)
-        self._note(asked.line, key_of(asked.question))
+        """Write an answer's line; it outlives the process when this returns.
+
+        Raises:
+            TTSError: it cannot be written, because the disk is full, say. The file holds no half line.
+        """
+        append(self._file, self._path, line)
+        self._note(asked.line, key_of(asked.question), key_of(asked.id))
 
     def finish(self) -> None:
         """Put the lines into the order of the questions."""
@@ -202,14 +245,17 @@ class AnswerFile:
 
     def close(self) -> None:
         """Close the file. Calling it twice is harmless."""
-        if self._file is not None:
-            self._file.close()
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _short(key: str) -> int:
+    return int(key[:16], 16)
 
 
 def sort_lines(path: Path) -> None:

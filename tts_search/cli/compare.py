@@ -273,7 +273,7 @@ class _Lines:
         self._screen, self._told, self._done = screen, -1, 0
 
     def __call__(self, progress: RunProgress) -> None:
-        tenth = 10 * progress.done // progress.total
+        tenth = 10 * progress.done // max(1, progress.total)  # questions may be added to a file as it is read
         again, self._done = progress.done < self._done, progress.done
         if tenth > self._told or again:
             self._told = tenth

@@ -19,7 +19,7 @@ def check_apart(out: Path, *inputs: Path) -> None:
     if out.is_dir():
         raise InvalidInputError(f"--out {out} is a folder: name a file in it")
     for given in inputs:
-        if out.exists() and given.exists() and out.samefile(given):
+        if out.resolve() == given.resolve() or (out.exists() and given.exists() and out.samefile(given)):
             raise InvalidInputError(f"--out {out} is {given}, which is read: name another file to write")
 
 

@@ -93,6 +93,9 @@ def _read(number: int, raw: bytes, form: Format, settings: Mapping[str, Any]) ->
         if not isinstance(value, dict):
             raise InvalidInputError(f"a JSON object is due, got {type(value).__name__}")
         name = value.get("custom_id" if form is Format.OPENAI_BATCH else "id")
+        if not _is_json(name):
+            name = None
+            raise InvalidInputError("its id holds NaN, or a number that is too large: JSON has no such thing")
         question = _request(value, settings) if form is Format.OPENAI_BATCH else _plain(value)
         return Asked(number, name, check_question(question))
     except UnicodeDecodeError as error:
@@ -101,6 +104,15 @@ def _read(number: int, raw: bytes, form: Format, settings: Mapping[str, Any]) ->
         return Asked(number, name, None, str(error))
     except (ValueError, RecursionError) as error:
         return Asked(number, name, None, f"malformed JSON: {error}")
+
+
+def _is_json(value: Any) -> bool:
+    """Whether it can be written again as it was read: Python reads `NaN` and `1e999`, too."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _plain(value: Mapping[str, Any]) -> Any:

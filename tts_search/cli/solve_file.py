@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -97,6 +97,10 @@ class Files:
         """The log that is written."""
         return self.log or self.out.with_name(self.out.name + ".log")
 
+    def read(self, settings: Mapping[str, Any], shard: Shard | None) -> Iterator[Asked]:
+        """The questions of a shard, or all of them; see `read_questions`."""
+        return read_questions(self.questions, self.form, shard, settings)
+
     def check(self) -> None:
         """Refuse before a model is loaded what cannot be read or written.
 
@@ -107,7 +111,10 @@ class Files:
             raise InvalidInputError(f"--file {self.questions}: there is no such file")
         if self.replay is not None and self.log is not None:
             raise InvalidInputError("give --log or --replay, not both: a replay writes no log")
-        check_apart(self.out, self.questions, *([self.replay] if self.replay else [self.searches]))
+        log = self.replay or self.searches
+        check_apart(self.out, self.questions, log)
+        if log.exists() and log.samefile(self.questions):
+            raise InvalidInputError(f"{log} holds the questions (--file): name another file for the log")
         if self.replay is None and not self.searches.exists() and self.out.exists() and self.out.stat().st_size:
             raise InvalidInputError(
                 f"--out {self.out} is there already, and no {self.searches.name} of an earlier run beside it: move it "
@@ -132,6 +139,7 @@ def solve_file(searcher: Searcher, files: Files, options: Options, screen: Any) 
         if held is not None:
             log = {"log": held}
         with AnswerFile(files.out, key_of(settings)) as answers, evaluating(screen) as on_progress:
+            answers.check(files.read(settings, None))
             work = Work(files, answers, settings, Ticker(total, on_progress, unit="questions"))
             try:
                 for result in searcher.search_many(work.questions(), **{**options, **log, "keep_tree": False}):
@@ -180,10 +188,10 @@ class Work:
         """What is still to be searched, as it is needed."""
         number = 0
         for asked in self._read():
-            if asked.error is not None:
-                self._answer(asked, None, asked.error)
-            elif self._answers.holds(asked):
+            if self._answers.holds(asked):
                 self._ticker.resumed(1, "answering")
+            elif asked.error is not None:
+                self._answer(asked, None, asked.error)
             else:
                 self._asked[number] = asked
                 number += 1
@@ -195,7 +203,7 @@ class Work:
         return len(self._answers)
 
     def _read(self) -> Iterable[Asked]:
-        return read_questions(self.files.questions, self.files.form, self.files.shard, self._settings)
+        return self.files.read(self._settings, self.files.shard)
 
     def take(self, result: Any) -> None:
         """A question is answered, or failed."""

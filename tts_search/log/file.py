@@ -18,7 +18,7 @@ from typing import BinaryIO, Self
 from tts_search.errors import InvalidInputError, TTSError
 from tts_search.log.frames import DamagedError, Record, framed, read_frame
 from tts_search.log.index import OffsetIndex
-from tts_search.store import claim
+from tts_search.store import append, claim, said_of
 
 HEADER = b"tts-search log 1\n"
 
@@ -42,8 +42,8 @@ class SearchLog:
         self._writer: BinaryIO | None = claim(self.path) if write else None
         try:
             self._reader = self.path.open("rb")
-        except OSError as error:
-            raise InvalidInputError(f"{self.path} cannot be read: {error.strerror or error}") from error
+        except (OSError, ValueError) as error:
+            raise InvalidInputError(f"{self.path} cannot be read: {said_of(error)}") from error
         try:
             self._end = self._read_all()
         except BaseException:
@@ -113,18 +113,8 @@ class SearchLog:
 
     def _append(self, frame: bytes) -> None:
         if self._writer is None or self._writer.closed:
-            raise TTSError(f"{self.path} is not open to be written")
-        file = self._writer.fileno()  # beneath the buffer: what is written is the system's at once
-        try:
-            left = memoryview(frame)
-            while left:
-                left = left[os.write(file, left) :]
-        except OSError as error:
-            os.ftruncate(file, self._end)
-            raise TTSError(
-                f"the log {self.path} cannot be written: {error.strerror or error}. It holds what it held; make room, "
-                "and run the same again to go on"
-            ) from error
+            raise TTSError(f"{self.path} is not open to be written: open it again, and without write=False")
+        append(self._writer, self.path, frame)
 
     def _note(self, kind: bytes, key: bytes, offset: int) -> None:
         self._index.put(_marked(kind, key), offset)
@@ -143,8 +133,7 @@ class SearchLog:
         if len(begin) < len(HEADER):
             if self._writer is None:
                 return len(HEADER)
-            os.ftruncate(self._writer.fileno(), 0)
-            self._append(HEADER)
+            self._append(HEADER[len(begin) :])
             return len(HEADER)
         offset = len(HEADER)
         while offset < size:
@@ -170,6 +159,8 @@ class SearchLog:
 
     def _next(self, offset: int) -> tuple[Record | None, int]:
         """The same; None where the file ends before it, or within it."""
+        if self._reader.closed:
+            raise InvalidInputError(f"{self.path} was closed: open it again, or give its path")
         if self._reader.tell() != offset:
             self._reader.seek(offset)
         try:

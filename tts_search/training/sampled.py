@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tts_search.errors import InvalidInputError
+from tts_search.store import begun
 from tts_search.training.problems import Problem
 from tts_search.training.trajectories import question_key
 
@@ -80,13 +81,4 @@ def _begins(torn: bytes, problems: Sequence[Problem]) -> bool:
     starts = (text.encode("utf-8", "replace") for text in texts)
     if torn and not any(torn.startswith(start) or start.startswith(torn) for start in starts):
         return False
-    text, place = torn.decode("utf-8", "replace").rstrip("+-.eE0123456789"), 0  # half a number, such as `-0.`, is none
-    for name in FIELDS:
-        opening = f'{", " if place else "{"}"{name}": '
-        if not text.startswith(opening, place):
-            return opening.startswith(text[place:])
-        try:
-            _, place = json.JSONDecoder().raw_decode(text, place + len(opening))
-        except ValueError:  # cut off within the value
-            return True
-    return "}".startswith(text[place:])
+    return begun(torn.decode("utf-8", "replace"), FIELDS, more=False)
