@@ -28,8 +28,10 @@ from tts_search.export import page
 from tts_search.export.graphs import _xml_attributes
 from tts_search.export.text_tree import _one_line
 from tts_search.generators.openai.transcriber import Transcriber
+from tts_search.generators.openai.watch import most_tokens
 from tts_search.generators.user_text import UserText
 from tts_search.grading import answers, code, plain, programs, reading
+from tts_search.grading import math as math_grader
 from tts_search.grading.choice import released_choice
 from tts_search.grading.named import exact_match
 from tts_search.paper.step_scores import first_error
@@ -104,6 +106,13 @@ def family(kind: type[Any]) -> Any:
     return found
 
 
+def grader_of_words() -> Any:
+    """A grader without processes."""
+    found = object.__new__(math_grader.MathGrader)
+    found._require_boxed = found._require_thought = False
+    return found
+
+
 def segment(text: str) -> object:
     tokenizer = FakeTokenizer(thinks=False)
     by_text = Segmenter(tokenizer, Contains("\n\n\n"))
@@ -128,6 +137,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "math": lambda text: plain.quantity(plain.latex(reading.final_expression(text) or "")),
     "math's references": lambda text: plain.key(answers.reference_of(text)),
     "the longest expressions": lambda text: plain.key(text[:4_000]),
+    "math's words": lambda text: (math_grader._counted(text[:4_000]), grader_of_words()._says(text, "monday")),
     "thinking": answers.after_thinking,
     "unannounced thinking": spoken_thought,
     "what follows thoughts": behind_thoughts,
@@ -149,6 +159,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "steps": segment,
     "a stream of text": stream,
     "a server's spelling": lambda text: Transcriber(FakeTokenizer()).matches([32] * len(text), text),
+    "a text's tokens": most_tokens,
     "terminal": lambda text: _one_line(text, 72),
     "GraphML": lambda text: _xml_attributes({"text": text}),
     "page": page._embed,
@@ -220,11 +231,11 @@ def test_every_module_with_patterns_is_tried_here() -> None:
     } - {"grading/late"}
     tried = {
         *("embedded/puzzles", "paper/step_scores", "export/graphs", "scorers/process/language_models"),
-        *("thinking", "generators/user_text", "selection/votes"),
-        *(f"grading/{name}" for name in ("answers", "choice", "plain", "programs", "reading", "units")),
+        *("thinking", "generators/user_text", "generators/openai/watch", "selection/votes"),
+        *(f"grading/{name}" for name in ("answers", "choice", "math", "plain", "programs", "reading", "units")),
     }
     # They read questions, names of checkpoints, what a server refuses, our own ids and messages.
     others = {"training/cleaning", "cli/answer_file", "cli/wording", "generators/openai/dialect", "evaluation/warned"}
-    others.add("serving/refusals")
+    others |= {"serving/refusals", "generators/openai/access"}
     others |= {f"scorers/{name}" for name in ("outcome", "published", "process/families", "process/pooling")}
     assert found == tried | others

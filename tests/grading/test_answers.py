@@ -196,3 +196,21 @@ def test_a_choice_that_is_none_is_refused() -> None:
 )
 def test_references(answer: str, reference: str) -> None:
     assert reference_of(answer) == reference
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("<|channel>thought\nIt is \\boxed{9}.\n<channel|>42<turn|>", "42"),
+        ("<|plamo:begin_think:plamo|>x<|plamo:end_think:plamo|>42", "42"),
+        ("<|open|>think<|sep|>x<|close|>think<|sep|>42", "42"),
+        ("<|START_THINKING|>x<|END_THINKING|><|START_RESPONSE|>42<|END_RESPONSE|>", "42"),
+        ("42<｜end▁of▁sentence｜>", "42"),
+        ("42<|im_end|>\n<|im_start|>assistant\n", "42"),
+        ("42<pad><pad>", "42"),
+        ("<choice>B</choice>\nBecause it is.", "<choice>B</choice>\nBecause it is."),
+        ("<final-answer>42</final-answer> Done.", "<final-answer>42</final-answer> Done."),
+    ],
+)
+def test_tags_and_tokens_of_other_models(text: str, answer: str) -> None:
+    assert after_thinking(text) == answer

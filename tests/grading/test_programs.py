@@ -104,3 +104,35 @@ def test_the_released_rule_stays_by_name() -> None:
     assert not resolve_grader("code-released")(answer, tests)
     assert resolve_grader("code-released")(f"{F}python\n{READS}\n{F}", tests)
     assert resolve_grader("code")(answer, tests)
+
+
+ITSELF, BEHIND = "def f(x):\n    return x", "def f(s):\n    return s.split('</think>')[-1]"
+
+
+@pytest.mark.parametrize(
+    ("answer", "chosen"),
+    [
+        (f"{F}python\n{ITSELF}\n{F}\nExample usage:\n{F}python\nprint(f(3))\n{F}", ITSELF),
+        (f"{F}python\n{ITSELF}\n{F}\nThe line\n{F}python\ndef f(x):\n{F}\nbegins it", ITSELF),
+        (f"{ITSELF}\n{F}\n\nIt gives x.", ITSELF + "\n"),
+        (f"{F}python\n{BEHIND}\n{F}", BEHIND),
+    ],
+)
+def test_an_example_an_excerpt_or_a_tag_in_a_string_is_not_the_program(answer: str, chosen: str) -> None:
+    assert program(answer) == chosen
+
+
+def test_functions_are_tested_as_a_module_and_scripts_are_run() -> None:
+    guarded = "def add(a, b):\n    return a + b\nif __name__ == '__main__':\n    print(add(*map(int, input().split())))"
+    calls = json.dumps({"inputs": ["1\n2"], "outputs": ["3"], "fn_name": "add"})
+    reads = json.dumps({"inputs": ["1 2"], "outputs": ["3"]})
+    for tests in ("assert add(1, 2) == 3", "if __name__ == '__main__':\n    assert add(1, 2) == 3", calls, reads):
+        assert CodeGrader()(f"{F}python\n{guarded}\n{F}", tests)
+    assert not CodeGrader()(f"{F}python\n{guarded}\n{F}", "if __name__ == '__main__':\n    assert add(1, 2) == 4")
+
+
+def test_a_model_that_writes_the_tests_too_is_still_tested() -> None:
+    tests = "def check(candidate):\n    assert candidate(1, 2) == 3\ncheck(add)"
+    right = f"{F}python\ndef add(a, b):\n    return a + b\n{F}\nTests:\n{F}python\n{tests}\n{F}"
+    assert CodeGrader()(right, tests)
+    assert not CodeGrader()(right.replace("a + b", "a - b"), tests)

@@ -55,7 +55,8 @@ _NOT = late(
 # ... it is supposed, or somebody else's opinion: in its own part of the sentence, ...
 _TURN = late(r"(?i)[,;:，：；]|\b(?:but|then|however)\b|那么|则")
 _SUPPOSED = late(
-    r"(?i)\b(?:do\s+not|don['’]t|not)\s+(?:think|believe)\b|\bdoubt\b|\bunlikely\b|\b(?:if|whether|(?<!\bi )(?:suppose|assume)|supposing|assuming|initially|originally|tempt\w{0,5})\b"
+    r"(?i)\b(?:do\s+not|don['’]t|not)\s+(?:think|believe)\b|\bdoubt\b|\bunlikely\b"
+    r"|\b(?:if|whether|(?<!\bi )(?:suppose|assume)|supposing|assuming|initially|originally|tempt\w{0,5})\b"
     r"|\b(?:wrong|mistake)\s+to\b|\b(?:may|might|could)\s+(?:\w{1,12}\s+)?"
     r"(?:think|seem|look|appear|say|believe|assume|guess|argue|choose|select|pick)\b"
     r"|\b(?:many|some|others|people|students)\b(?:\s+(?!i\b|we\b)\w{1,20}){0,3}?\s+"
@@ -67,8 +68,10 @@ _UNREAL = late(r"(?i)(?:\bif\b(?!\s+(?:i|we)\s+ha(?:d|ve)\s+to\b)|^\W*had\b).*\b
 _RIGHT = late(
     rf"(?:{_BEFORE}(?:(?i:option|choice|answer)\s+)?[*_(\[（“\"]{{0,4}}([A-Z])(?:[*_)\]）”\".:]{{1,4}}(?:\s?[^\W\d_][^.\n:;,。，]{{0,60}}?)?)?"
     r"\s{0,5}(?:is|would\s+be|must\s+be|seems)\s+(?:the\s+|my\s+)?(?:only\s+|most\s+)?(?:correct|right|best|better|true|accurate|answer)\b"
-    r"|(?:选项\s*)?(?<![A-Z][、,，和与])([A-Z])\s*(?:选项|项)?\s*(?:是|为)?\s*(?:最)?(?:正确|符合题意|对(?=[。.]?$))|([A-Z])\s{0,3}(?:选项|项)?\s{0,3}(?:是|为)(?:本题|此题)的?(?:正确)?答案"
-    r"|\b(?i:so|therefore|thus|hence|in conclusion)[,:]?\s+(?:it(?:['’]s|\s+is|\s+must\s+be)\s+)?(?i:option\s+)?[(*]{0,3}([A-Z])[)*]{0,3}(?=[.!]?\s*$|[.!]\s|\n)"
+    r"|(?:选项\s*)?(?<![A-Z][、,，和与])([A-Z])\s*(?:选项|项)?\s*(?:是|为)?\s*(?:最)?(?:正确|符合题意|对(?=[。.]?$))"
+    r"|([A-Z])\s{0,3}(?:选项|项)?\s{0,3}(?:是|为)(?:本题|此题)的?(?:正确)?答案"
+    r"|\b(?i:so|therefore|thus|hence|in conclusion)[,:]?\s+"
+    r"(?:it(?:['’]s|\s+is|\s+must\s+be)\s+)?(?i:option\s+)?[(*]{0,3}([A-Z])[)*]{0,3}(?=[.!]?\s*$|[.!]\s|\n)"
     r"|(?:∴|→|=>|⇒|\bi\.e\.,?)\s{0,3}(?:option\s)?[(*]{0,3}([A-J])[)*]{0,3}(?=[.!]?\s*$|[.!]\s|\n)"
     r"|(?:^|\n)[*_(]{0,4}([A-J])[*_)]{0,4},?\s+(?:because|since)\b)"
 )

@@ -16,9 +16,9 @@ from typing import Self
 
 from tts_search.errors import InvalidInputError, MissingDependencyError
 from tts_search.grading.answers import CLOSE, after_thinking, last_boxed, reference_of
-from tts_search.grading.math_judges import Judges
 from tts_search.grading.choice import multiple_choice, option_alone
 from tts_search.grading.late import late
+from tts_search.grading.math_judges import Judges
 from tts_search.grading.plain import in_words, key, latex, name_of, quantity, sides, unnamed
 from tts_search.grading.reading import final_expression, final_words
 
@@ -142,7 +142,7 @@ def same(gold: str, given: str, judges: Judges | None) -> bool | None:
     """
     if given == gold:
         return True
-    if _BOUND.match(gold) is None and _BOUND.match(given) or _counted(gold) != _counted(given):
+    if (_BOUND.match(gold) is None and _BOUND.match(given)) or _counted(gold) != _counted(given):
         return False  # 7 is no "more than 7", and 7 apples and 3 pears are not 7 apples
     names = {name_of(gold), name_of(given)} - {None}
     ours, theirs = quantity(unnamed(gold)), quantity(unnamed(given))

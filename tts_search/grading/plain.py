@@ -85,7 +85,8 @@ _MAGNITUDE = late(rf"(?<=\d)\s*\\?\s*(?:\\text\s*\{{\s*)?({MAGNITUDE})(?:\s*\}})
 _COUNTED = late(
     r"(?<=[\d}])(?:\s|\\[ ,;])*(?:\\text\s*\{\s*)?(?:(?!(?:st|nd|rd|th|am|pm|ad|bc|squared|cubed|factorial|half|halves"
     r"|thirds?|quarters?|fourths?|fifths?|or|and|plus|minus|times|over|to|mod)\b)[A-Za-z]{2,30}"
-    r"(?:[ /-]{1,3}[A-Za-z]{2,30}){0,5}|(?![到至又或和与加减乘除])(?!.{0,5}分之)[\u4e00-\u9fff]{1,6}(?:/[\u4e00-\u9fff]{1,2})?)\s*\}?$"
+    r"(?:[ /-]{1,3}[A-Za-z]{2,30}){0,5}"
+    r"|(?![到至又或和与加减乘除])(?!.{0,5}分之)[\u4e00-\u9fff]{1,6}(?:/[\u4e00-\u9fff]{1,2})?)\s*\}?$"
 )
 _CLOCK = late(r"(\d{1,2})(?::(\d\d))?\s*([ap])\.?\s?m\.?", re.IGNORECASE)
 _TIME_OF_DAY = Unit("time of day", Fraction(1), "")  # in minutes
@@ -100,14 +101,15 @@ _DECIDES = late(
 _CASES = late(r"\\begin\s*\{cases\}(.{1,400}?)\\end\s*\{cases\}", re.DOTALL)
 _DOLLAR = late(r"\\text\s*\{\s*\\?\$\s*\}")
 _THOUSANDS = late(r"(?<=[$€£])(\d{1,6})[kK](?![A-Za-z])")
-_IN_WORDS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_IN_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _IN_ROMAN = late(r"\\mathrm\s*\{\s*([ied])\s*\}")
 _ARROW = late(r"^\s*(?:=>|⇒|→|∴|\\(?:Rightarrow|implies|therefore)(?![A-Za-z]))\s*")
 _ROW = late(r"\s*\\\\(?:\s*\[[^\]]{0,10}\])?\s*")
 _SPACED = late(r"(?<![\d.,])[1-9]\d{0,2}(?:[ \u00a0\u202f]\d{3}){1,4}(?![\d,])")
 _SHARE = late(r"(百分之|千分之|(?<!\d)\d{1,9}\s?分之\s?)(\d{1,9}(?:\.\d{1,9})?)")
 _COUNTS = late(
-    r"^(?:[A-Za-z][A-Za-z ]{1,30}:\s*(?=[-\d\\$(])|(?:一共|总共|共|答案?(?:[:是为]|是:)?|约)\s?(?=[-\d])|\\text\s*\{\s*(?:答案?[为是:]?|[A-Za-z ]{1,30}(?::|\bis\b))\s*\}\s*)"
+    r"^(?:[A-Za-z][A-Za-z ]{1,30}:\s*(?=[-\d\\$(])|(?:一共|总共|共|答案?(?:[:是为]|是:)?|约)\s?(?=[-\d])"
+    r"|\\text\s*\{\s*(?:答案?[为是:]?|[A-Za-z ]{1,30}(?::|\bis\b))\s*\}\s*)"
 )
 _TOGETHER = late(r"(\d{1,12}(?:\.\d{1,12})?)\s*([A-Za-z\u4e00-\u9fff]{1,12})\.?\s*(?:,|and|又)?\s*")
 _MIXED = late(r"(?<=\d)\s*又\s*(?=\d{1,20}\s*/\s*\d|\\[dt]?frac)")
@@ -144,7 +146,7 @@ _EXACT = Context(prec=2 * _LONGEST_NUMBER)
 
 def latex(text: str) -> str:
     """An expression in any usual notation as LaTeX, without what means nothing and confuses a parser."""
-    text = text.strip()
+    text = _ARROW.sub("", text.strip())
     if len(text) > _LONGEST:
         return text
     if text.startswith(("$", "\\(", "\\[")) or text.endswith("$"):
@@ -165,7 +167,7 @@ def latex(text: str) -> str:
         text = whole[1].strip()
     if (word := text.casefold()) in _IN_WORDS:
         text = str(_IN_WORDS.index(word))
-    text = _CASES.sub(lambda m: _ROW.sub(", ", m[1].replace("&", "").strip()), _ARROW.sub("", text))
+    text = _CASES.sub(lambda m: _ROW.sub(", ", m[1].replace("&", "").strip()), text)
     text = _SHARE.sub(_share, _COUNTS.sub("", _THOUSANDS.sub(r"\1000", _DOLLAR.sub(r"\\$", text))))
     text = _SPACED.sub(lambda m: re.sub(r"\s", "", m[0]), text.replace(r"\degree", r"^\circ "))
     text = (

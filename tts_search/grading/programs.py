@@ -115,7 +115,7 @@ def _first_fence(text: str) -> int:
 
 
 def _without_excerpts(found: list[Block]) -> list[Block]:
-    """Blocks but those that repeat lines of an earlier one, to explain them, or do no more than call what it defines."""
+    """Blocks but those that repeat lines of earlier ones, to explain them, or only call what they define."""
     kept: list[Block] = []
     seen: set[str] = set()
     defined: set[str] = set()

@@ -52,7 +52,10 @@ _HEADER = late(
 )
 _NEGATIVE = late(r"(?i)\b(?:negative|minus)\s+(?=[\d.√])|负(?=[\d.√])")
 
-_AMOUNT = r"[-+−]?\s?\\?[$€£¥]?\s?-?(?:\d{1,3}(?:,\d{3})+(?!\d)|[1-9]\d{0,2}(?: \d{3})+(?![\d,])|\d+)(?:\.\d+)?(?:[eE][+-]?\d{1,3}(?!\w))?"
+_AMOUNT = (
+    r"[-+−]?\s?\\?[$€£¥]?\s?-?(?:\d{1,3}(?:,\d{3})+(?!\d)|[1-9]\d{0,2}(?: \d{3})+(?![\d,])|\d+)"
+    r"(?:\.\d+)?(?:[eE][+-]?\d{1,3}(?!\w))?"
+)
 _NUMBER = rf"{_AMOUNT}|(?<![\d.])[-+]?\.\d+"
 _FRACTION = (
     rf"(?:\d{{1,9}}\s(?=\d{{1,9}}/\d))?(?:{_NUMBER})(?:\s?/\s?\d+(?!\s?[\d/])|(?::\d{{1,9}}(?!\w))+)?"
@@ -83,7 +86,7 @@ _MORE = late(rf"(?i)\s?(?:{COMPOUND}|[ap]\.?m\b\.?|{MAGNITUDE})")
 _RANGE = late(r"\d\s?(?:[到至余]|remainder|and\s+a\s+remainder\s+of)\s?\d|^\s*(?:大于|小于|不到|超过|高于|低于)")
 _IS = late(r"(?i)\b(?:is|are|equals)\s|[是为]|等于")
 _CALCULATOR = late(r"<<[^<>]{0,200}>>")
-_THAT_IS = late(r",?\s+[-–—]?\s?(?:i\.e\.|e\.g\.|that\s+is\b)")
+_THAT_IS = late(r",?\s+[-–—]?\s?(?:i\.e\b|e\.g\b|that\s+is\b)")
 _TO = late(r"\s*\d{1,9}(?:\.\d{1,9})?\s+to\s+\d{1,9}(?:\.\d{1,9})?(?=\W*$)")
 _EACH = late(r"\$?\d[\d.,]*\s(?:[a-z]+\s){1,3}(?:and|plus)\s\$?\d[\d.,]*\s[a-z]|\d+[\u4e00-\u9fff]{1,2}\d")
 _REMARK = late(
@@ -91,7 +94,7 @@ _REMARK = late(
     r"|(?<=[\d%}])\s+[(（][-\d./ ]{1,12}[)）](?=\s*(?:$|[.,。]))"
 )
 _RATIO = late(
-    r"(?:^|[:=是为]\s*|\b(?:is|are|be|of)\s+)(\d{1,9}(?:\.\d{1,9})?(?:(?:\s?[:：∶]\s?\d{1,9}(?:\.\d{1,9})?)+|\s+to\s+\d{1,9}))\W*$"
+    r"(?:^|(?<!\d)[:：]\s*|[=是为]\s*|\b(?:is|are|be|of)\s+)(\d{1,9}(?:\.\d{1,9})?(?:(?:\s?[:：∶]\s?\d{1,9}(?:\.\d{1,9})?)+|\s+to\s+\d{1,9}))\W*$"
 )
 _CONDITION = late(
     r"(?i)(?<=[\d$)}\]%])[,，]?\s*\(?(?:which\s+)?(?:is\s+|are\s+)?(?:attained|achieved|occurs?|occurring|reached|obtained|taken)?\s*"
@@ -104,7 +107,7 @@ _GROUP = late(
 )
 # What follows an amount without being one: "out of 12", "in 3 hours", "of 14 and 21".
 _ASIDE = late(
-    r"(?i)(?<=[\d$])(?P<what>,?\s(?:[a-z]+\s){0,6}?)(?:(?:left\s)?out\s+of|from|per|between|of(?=\s+(?:the\s+)?\$?\d)|(?:greater|less|more|fewer|larger|smaller)\s+than|when|in(?=\s+\d+\s+(?:seconds?|minutes?|hours?|days?|weeks?|months?|years?)\b))\s[^=]*\d[^=]*$"
+    r"(?i)(?<=[\d$])(?P<what>,?\s(?:[a-z]+\s){0,6}?)(?:(?:left\s)?out\s+of|from|per|between|of(?=\s+(?:the\s+)?\$?\d)|(?:greater|less|more|fewer|larger|smaller)\s+than|when|in(?=\s+\d+\s+(?:seconds?|minutes?|hours?|days?|weeks?|months?|years?)\b))\s[^=,;]*\d[^=,;]*$"
 )
 _FIRST = late(r"(?i)^\W*(?:当|when\b|if\b|for\b|at\b)[^,，]{1,60}[,，]\s*(?:有|则|then\s)?(?=.*\d)")
 _STARTS = late(r"(?:In|On|After|At|For|By|With|When|If)\s[^,]{0,60}\d[^,]{0,60},|The\s+\d")
@@ -112,6 +115,9 @@ _OF_SOMEBODY = late(
     r"(?i:she|he|they|we|it|there|i|you|this|that|each|the\s+total)\b|[A-Z][a-z]{1,15}(?:['’]s)?\s(?<!The\s)(?!of\b|and\b|is\b(?!\snow))|[\u4e00-\u9fff]{1,8}\d"
 )
 _SYMBOLS = late(r"[\s\u2600-\u27bf\U0001f300-\U0001faff\ufe0f]+$")
+_NEXT = late(r"(?<=\d)\s+(?=\d+-[A-Za-z])")  # of "5 30-minute episodes"
+_SO = late(r"[,;]\s(?:so|thus|hence|therefore|and)\b")
+_VARIABLE = late(r"(?<![A-Za-z])[a-zθ]\)?\s?$")
 _LETTER = late(r"(?i)[b-hj-z]|infinity|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve")
 _ITEM = late(r"^\s*[-*+•]\s+(?=\S)")
 _CHECKS = late(
@@ -222,7 +228,7 @@ def stated_expression(words: str, *, is_declared: bool) -> str | None:
 
 
 def _whole(tail: str) -> str | None:
-    """What stands behind "so" or "is", where that is an amount and nothing more: `42 apples`, `$2\\sqrt{3}$ cm`."""
+    r"""What stands behind "so" or "is", where that is an amount and nothing more: `42 apples`, `$2\sqrt{3}$ cm`."""
     tail = tail.strip(" ,，:：.。*")
     if quantity(latex(tail)):
         return tail
@@ -336,14 +342,17 @@ def _last_expression(line: str) -> str | None:
         return ratio[1]
     if group := _GROUP.search(plain):
         return group[0].strip(" .。")
-    plain = _ASIDE.sub("", plain)
+    plain = _ASIDE.sub(r"\g<what>", plain)
     said = _last_said(plain)
     if (span := _span(plain, last=True)) and not (said and re.search(r"\$\s(?:is|equals)\s[^$]*$", plain)):
         return span
     if about := _about(plain):
         return about
     at = plain.rfind("=")
-    if at >= 0 and not (said and _SAID.search(plain, at + 1)) and (tail := _prefix(plain[at + 1 :])):
+    is_condition = (
+        at >= 0 and (_VARIABLE.search(plain[:at]) or _SO.search(plain, at)) and _SAID.search(plain, at + 1)
+    )  # at x = 3 it is 7
+    if at >= 0 and not is_condition and (tail := _prefix(plain[at + 1 :])):
         return tail
     if bold:
         return bold[-1].strip()
@@ -413,6 +422,7 @@ def _joined(text: str) -> str | None:
 
 def _prefix(text: str, *, whole: bool = False) -> str | None:
     """What of the beginning can be read as mathematics; with `whole` None where words are left behind it."""
+    text = _NEXT.split(text, maxsplit=1)[0]
     text = _THAT_IS.split(_REMARK.sub("", text[:_WINDOW]), maxsplit=1)[0]
     at = 0
     while at < len(text):
@@ -427,8 +437,8 @@ def _prefix(text: str, *, whole: bool = False) -> str | None:
     head = head.rstrip(" ,;:.(=&~≈，；：、。-–—").strip()
     if re.sub(r"\\[{}]", "", head).count("{") != re.sub(r"\\[{}]", "", head).count("}"):
         return None  # cut in the middle
-    if re.match(r"[A-Z]{2}", rest):
-        return None
+    if rest[:1].isupper() and re.search(r"\\[A-Za-z]+$", head):
+        return None  # \\triangle ABC
     if not re.search(r"\d|[A-Za-zπ∞√½⅓⅔¼¾]", head) or re.fullmatch(r"(?:and|or|[a-z]|[aAI])\W*", head):
         return None
     if whole and rest:

@@ -196,4 +196,4 @@ def main(path: str, name: str, cpu_seconds: int, memory_bytes: int, output_bytes
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3], *map(int, sys.argv[3:]))
+    main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:]))

@@ -34,13 +34,17 @@ class Quantity:
         return self.unit is not None and other.unit is not None and not self.agrees(other)
 
     def agrees(self, other: Quantity) -> bool:
-        """Whether they are equal. A number without a unit is that number of anything, and 0.5 is 50 %."""
+        """Whether they are equal. A number without a unit is that number of anything; 0.5 is 50 %, 24 are 2 dozen."""
         ours, theirs = self.unit, other.unit
         if ours and theirs:
             return ours.measure == theirs.measure and self.number * ours.factor == other.number * theirs.factor
         percents = [q.number for q in (self, other) if q.unit and q.unit.measure == "percent"]
+        counts = [q.number * q.unit.factor for q in (self, other) if q.unit and q.unit.measure == "count"]
         return self.number == other.number or any(
-            share / 100 == q.number for share in percents for q in (self, other) if q.unit is None
+            amount == q.number
+            for amount in [share / 100 for share in percents] + counts
+            for q in (self, other)
+            if q.unit is None
         )
 
     def is_near(self, other: Quantity) -> bool:
@@ -81,6 +85,7 @@ temperature: ^\\circC 摄氏度 1
 kelvin: K kelvin 1
 fahrenheit: ^\\circF 1
 percent: % percent 1
+count: dozen 12
 """
 
 
@@ -107,7 +112,7 @@ def _suffix(measure: str, factor: Fraction, name: str) -> str:
 
 UNITS = _read(_TABLE)
 
-MAGNITUDES = {"dozen": "12", "hundred": "10^{2}", "thousand": "10^{3}", "million": "10^{6}", "billion": "10^{9}"}
+MAGNITUDES = {"hundred": "10^{2}", "thousand": "10^{3}", "million": "10^{6}", "billion": "10^{9}"}
 MAGNITUDES |= {"trillion": "10^{12}", "百": "10^{2}", "千": "10^{3}", "万": "10^{4}", "百万": "10^{6}"}
 MAGNITUDES |= {"千万": "10^{7}", "亿": "10^{8}", "万亿": "10^{12}"}
 """What a number is multiplied by, in LaTeX."""
