@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
+import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,6 +55,7 @@ class ByHeart:
         self.owner: str | None = None  # who it says it is
         self.together = 1  # tokens to a chunk of text
         self.blames: str | None = None  # the field that it says a refusal is for
+        self.endless_list = False  # of models
         self.moved: str | None = None  # where its list of models is said to be
         self.repeats = KEY  # what it says back in its errors, as some do
 
@@ -181,7 +183,8 @@ def _handler(mind: Any) -> type[BaseHTTPRequestHandler]:
                 self.answer(301, {}, {"Location": mind.moved})
                 return
             card = {"id": MODEL, "root": str(mind.folder), "max_model_len": 400, "owned_by": mind.owner}
-            self.answer(200, {"data": [card, *[{"id": "other"}] * (mind.dialect == "hosted")]})
+            cards = [card, *[{"id": "other"}] * (mind.dialect == "hosted")]
+            self.long_list() if mind.endless_list else self.answer(200, {"data": cards})
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -203,6 +206,9 @@ def _handler(mind: Any) -> type[BaseHTTPRequestHandler]:
                     mind.busy -= 1
 
         def respond(self, body: dict[str, Any], fault: str | None) -> None:
+            if fault and fault.startswith("packed"):
+                headers = {"Content-Encoding": "gzip", "Content-Type": "text/event-stream"}
+                return self.answer(int(fault.removeprefix("packed ")), PACKED, headers)
             if fault and " to " in fault:
                 status, _, place = fault.partition(" to ")
                 return self.answer(int(status), {}, {"Location": place})
@@ -254,12 +260,26 @@ def _handler(mind: Any) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(b"x" * 2**16)
                 mind.sent += 2**16
 
+        def long_list(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            self.close_connection = True
+            try:
+                self.wfile.write(b'{"data": [')
+                for _ in range(3200):
+                    self.wfile.write(b'{"id": "%s"}, ' % (b"x" * 2**16))
+            except (BrokenPipeError, ConnectionResetError):
+                mind.left.set()
+
         def hang(self) -> None:
             mind.awake.wait(30)
 
         def answer(self, status: int, content: object, headers: dict[str, str] | None = None) -> None:
             mind.statuses.append(status)
-            data = (content if isinstance(content, str) else json.dumps(content)).encode()
+            text = content if isinstance(content, str | bytes) else json.dumps(content)
+            data = text.encode() if isinstance(text, str) else text
             self.send_response(status)
             for name, value in ({"Content-Type": "application/json"} | (headers or {})).items():
                 self.send_header(name, value)
@@ -271,6 +291,9 @@ def _handler(mind: Any) -> type[BaseHTTPRequestHandler]:
 
 
 COMMENT = ": a comment"
+PACKED = b"".join((_packer := zlib.compressobj(9, wbits=31)).compress(b"data: " + b"x" * 2**20) for _ in range(64))
+PACKED += _packer.flush()
+"""An event of 64 MiB, as gzip writes it."""
 ENDLESS = {"endless tokens", "endless tokens in blocks", "endless chunks", "endless comments"}
 OFF_LOGPROBS: dict[str, dict[str, Any]] = {
     "ids": {"token_logprobs": [-math.inf]},

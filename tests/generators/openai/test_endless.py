@@ -12,7 +12,8 @@ pytest.importorskip("aiohttp")
 
 from tests.generators.openai.asking import ask, request
 from tests.generators.openai.misbehaving_server import ByHeart
-from tts_search.errors import GeneratorError
+from tts_search.errors import GeneratorError, TTSError
+from tts_search.generators.openai import OpenAIGenerator
 
 LIMIT = 40
 
@@ -58,6 +59,37 @@ def test_a_stream_without_tokens_ends(serve: Callable[..., ByHeart], dialect: st
         tracemalloc.stop()
     assert server.left.wait(10), "the connection is closed"
     assert len(server.bodies) == 1, "nothing is tried again"
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [("200", "packed its answer by gzip, unasked"), ("400", "status 400: what it says is packed by")],
+)
+def test_nothing_is_unpacked(serve: Callable[..., ByHeart], status: str, message: str) -> None:
+    """Some kilobytes would be as much memory as a server likes."""
+    server = serve()
+    server.faults.append(f"packed {status}")
+    tracemalloc.start()
+    try:
+        with pytest.raises(TTSError, match=message):
+            ask(server, tokens="ids")
+        assert tracemalloc.get_traced_memory()[1] < 32 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert server.headers[0]["Accept-Encoding"] == "identity"
+
+
+def test_a_list_of_models_without_end_is_given_up(serve: Callable[..., ByHeart]) -> None:
+    server = serve()
+    server.endless_list = True
+    tracemalloc.start()
+    try:
+        with pytest.raises(GeneratorError, match=r"no list of models \(an answer of more than 16,777,216 bytes\)"):
+            OpenAIGenerator(server.url)
+        assert tracemalloc.get_traced_memory()[1] < 100 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert server.left.wait(60), "the connection is closed"
 
 
 def test_chunks_without_tokens_are_read_over_as_long_as_tokens_come(serve: Callable[..., ByHeart]) -> None:

@@ -39,6 +39,7 @@ class Access:
         key = (api_key or os.environ.get("OPENAI_API_KEY") or "").strip()
         custom = _custom_headers()
         headers = {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": "tts-search"}
+        headers["Accept-Encoding"] = "identity"  # a few packed bytes can be a whole memory full
         headers |= {"Authorization": f"Bearer {key}"} if key else {}
         for name, variable in (("OpenAI-Organization", "OPENAI_ORG_ID"), ("OpenAI-Project", "OPENAI_PROJECT_ID")):
             headers |= {name: os.environ[variable]} if os.environ.get(variable) else {}
@@ -64,7 +65,7 @@ def _custom_headers() -> dict[str, str]:
     lines = os.environ.get("OPENAI_CUSTOM_HEADERS", "").split("\n")
     pairs = (line.partition(":") for line in lines if ":" in line)
     # Names are the same in any case; ours give way to the user's.
-    ours = {name.lower(): name for name in ("Accept", "Authorization", "Content-Type", "User-Agent")}
+    ours = {name.lower(): name for name in ("Accept", "Accept-Encoding", "Authorization", "Content-Type", "User-Agent")}
     return {ours.get(name.strip().lower(), name.strip()): value.strip() for name, _, value in pairs}
 
 

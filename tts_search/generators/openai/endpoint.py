@@ -133,17 +133,17 @@ class Endpoint:
 
     async def _models(self) -> list[Card]:
         patience = min(self._timeout_seconds, LIST_SECONDS)
-        troubles = Troubles(self.name, self._access.redact, patience)
+        troubles = Troubles(self.name, self._access.redact, patience, "/models")
         async with self._new_session() as session:
             try:
                 async with await self._ask(session, troubles, "GET", "/models") as response, asyncio.timeout(patience):
-                    return shaped(_Cards, from_json(await response.read())).data
+                    return shaped(_Cards, from_json(await _all(response))).data
             except ModelNotFoundError:
                 return []
             except (aiohttp.ClientError, OSError, ValueError) as error:
                 raise GeneratorError(
-                    f"GET {self.name}/models gave no list of models: is base_url that of an OpenAI-compatible server "
-                    "(most end in /v1)?"
+                    f"GET {self.name}/models gave no list of models ({troubles.why(error)}): is base_url that of an "
+                    "OpenAI-compatible server (most end in /v1)?"
                 ) from troubles.cause(error)
 
     async def stream(self, body: bytes, session_id: str) -> AsyncGenerator[object, None]:
@@ -249,6 +249,7 @@ class Endpoint:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=self._access.headers,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect),
+            auto_decompress=False,
             proxy=self._access.proxy,
         )
 
@@ -270,7 +271,7 @@ class Endpoint:
                 async with asyncio.timeout(troubles.silence_seconds):
                     response = await self._sent(session, troubles, method, path, body, headers)
                 if response.ok:
-                    return response
+                    return _unpacked(response, troubles)
                 async with response:
                     said = await _words(response)
             except (aiohttp.ClientError, OSError) as error:
@@ -330,23 +331,42 @@ async def _finish(response: aiohttp.ClientResponse) -> None:
 
 
 async def _all(response: aiohttp.ClientResponse) -> bytes:
-    data = b""
+    data = bytearray()
     while block := await response.content.readany():
         data += block
         if len(data) > MOST_BYTES:
             raise FloodError(f"an answer of more than {MOST_BYTES:,} bytes")
-    return data
+    return bytes(data)
+
+
+def _packing(response: aiohttp.ClientResponse) -> str:
+    """How a body is packed, empty where it is not, as was asked for: nothing bounds what it would unpack to."""
+    encoding = response.headers.get("content-encoding", "").strip()
+    return "" if encoding.lower() == "identity" else encoding
+
+
+def _unpacked(response: aiohttp.ClientResponse, troubles: Troubles) -> aiohttp.ClientResponse:
+    packing = _packing(response)
+    if packing:
+        response.close()
+        raise troubles.nonsense(
+            f"packed its answer by {troubles.quote(packing, 80)}, unasked",
+            "have the server, or what is between here and it, heed Accept-Encoding",
+        )
+    return response
 
 
 async def _words(response: aiohttp.ClientResponse) -> object:
     """What an error's body says, as JSON where it is that."""
+    if packing := _packing(response):
+        return f"what it says is packed by {packing}"
     async with asyncio.timeout(CONNECT_SECONDS):
-        data = b""
+        data = bytearray()
         async for block in response.content.iter_any():
             data += block
             if len(data) > MOST_WORDS:
                 break
     try:
-        return from_json(data)
+        return from_json(bytes(data))
     except ValueError:
         return data.decode("utf-8", "replace") or response.reason or "it does not say why"
