@@ -232,7 +232,10 @@ def test_every_module_with_patterns_is_tried_here() -> None:
     tried = {
         *("embedded/puzzles", "paper/step_scores", "export/graphs", "scorers/process/language_models"),
         *("thinking", "generators/user_text", "generators/openai/watch", "selection/votes"),
-        *(f"grading/{name}" for name in ("answers", "choice", "math", "plain", "programs", "reading", "units")),
+        *(
+            f"grading/{name}"
+            for name in ("answers", "choice", "math", "places", "plain", "programs", "reading", "sentences", "units")
+        ),
     }
     # They read questions, names of checkpoints, what a server refuses, our own ids and messages.
     others = {"training/cleaning", "cli/answer_file", "cli/wording", "generators/openai/dialect", "evaluation/warned"}

@@ -22,7 +22,8 @@ from tts_search.grading.math import same
 from tts_search.grading.math_judges import Judges
 from tts_search.grading.plain import is_mathematical, key, latex, quantity
 from tts_search.grading.programs import program
-from tts_search.grading.reading import final_expression, final_number, final_words, stated_expression
+from tts_search.grading.reading import final_expression, final_number, final_words
+from tts_search.grading.sentences import stated_expression
 
 Extract = Callable[[str], str | None]
 """From an answer's text to what it counts as; None for an answer without a vote."""
