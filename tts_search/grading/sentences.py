@@ -38,6 +38,7 @@ _TOKEN = late(
     rf"|[0-9]+(?:,\d{{3}})*|:(?=\d)|\s?[:：∶]\s?(?=\d)|又(?=\d)|(?:[百千]?分之)(?=\d)|(?<=\d){MAGNITUDE}"
     r"|[-+*/^=≈(){}\[\],.<>|!%％°√∛π½⅓⅔¼¾¹²³⁰-⁹⁺⁻×÷·−–∞±≤≥~_$€£¥&;，、或和与]|\s+"
 )
+# Words in front of an amount that say nothing.
 _HEDGE = late(
     r"(?i)(?:(?:a|an|the|about|approximately|exactly|roughly|only|around|just|total|sum|of|equal|to|simply|indeed)\s{1,3}){1,6}(?=[-+$\\(\d.√€£¥])"
 )
@@ -45,9 +46,12 @@ _WORD = late(
     r"\s?((?:square\s|cubic\s)?(?:[A-Za-z°%/]{1,20}|[\u4e00-\u9fff]{1,4}(?:/[\u4e00-\u9fff]{1,2})?)(?:\^[23]|[²³])?)"
 )
 _MORE = late(rf"(?i)\s?(?:{COMPOUND}|[ap]\.?m\b\.?|{MAGNITUDE})")
+# No amount: 3至5, 7 remainder 2, 大于7.
 _RANGE = late(r"\d\s?(?:[到至余]|remainder|and\s+a\s+remainder\s+of)\s?\d|^\s*(?:大于|小于|不到|超过|高于|低于)")
 _IS = late(r"(?i)\b(?:is|are|equals)\s|[是为]|等于")
+# What says an amount anew: "7, i.e. one week", "160 minutes (2 hours and 40 minutes)".
 _THAT_IS = late(r",?\s+[-–—]?\s?(?:i\.e\b|e\.g\b|that\s+is\b)")
+# Ratios, and amounts of two things.
 _TO = late(r"\s*\d{1,9}(?:\.\d{1,9})?\s+to\s+\d{1,9}(?:\.\d{1,9})?(?=\W*$)")
 _EACH = late(r"\$?\d[\d.,]*\s(?:[a-z]+\s){1,3}(?:and|plus)\s\$?\d[\d.,]*\s[a-z]|\d+[\u4e00-\u9fff]{1,2}\d")
 _REMARK = late(
@@ -57,6 +61,7 @@ _REMARK = late(
 _RATIO = late(
     r"(?:^|(?<!\d)[:：]\s*|[=是为]\s*|\b(?:is|are|be|of)\s+)(\d{1,9}(?:\.\d{1,9})?(?:(?:\s?[:：∶]\s?\d{1,9}(?:\.\d{1,9})?)+|\s+to\s+\d{1,9}))\W*$"
 )
+# Where an amount is attained, behind it and in front of it.
 _CONDITION = late(
     r"(?i)(?<=[\d$)}\]%])[,，]?\s*\(?(?:which\s+)?(?:is\s+|are\s+)?(?:attained|achieved|occurs?|occurring|reached|obtained|taken)?\s*"
     r"\b(?:at|when|where|if)\s+\$?\\?\(?\s?[a-zθ](?:_\w|[₀-₉])?\s?=[^,;]*$|[,，](?:当且仅当|此时|其中).*$"
@@ -71,15 +76,18 @@ _ASIDE = late(
     r"(?i)(?<=[\d$])(?P<what>,?\s(?:[a-z]+\s){0,6}?)(?:(?:left\s)?out\s+of|from|per|between|of(?=\s+(?:the\s+)?\$?\d)|(?:greater|less|more|fewer|larger|smaller)\s+than|when|in(?=\s+\d+\s+(?:seconds?|minutes?|hours?|days?|weeks?|months?|years?)\b))\s[^=,;]*\d[^=,;]*$"
 )
 _FIRST = late(r"(?i)^\W*(?:当|when\b|if\b|for\b|at\b)[^,，]{1,60}[,，]\s*(?:有|则|then\s)?(?=.*\d)")
+# Sentences that are about one number: "She has 42 apples left".
 _OF_SOMEBODY = late(
     r"(?i:she|he|they|we|it|there|i|you|this|that|each|the\s+total)\b|[A-Z][a-z]{1,15}(?:['’]s)?\s(?<!The\s)(?!of\b|and\b|is\b(?!\snow))|[\u4e00-\u9fff]{1,8}\d"
 )
 _NEXT = late(r"(?<=\d)\s+(?=\d+-[A-Za-z])")  # of "5 30-minute episodes"
 _SO = late(r"[,;]\s(?:so|thus|hence|therefore|and)\b")
 _VARIABLE = late(r"(?<![A-Za-z])[a-zθ]\)?\s?$")
+# An answer of one letter or one word that is a number.
 _LETTER = late(r"(?i)[b-hj-z]|infinity|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve")
 _TEXTS = late(r"\\(?:text|mathrm|textbf|mathbf|boldsymbol)\s*\{[^{}]{0,100}\}")
 _BOLD = late(rf"\*\*[^*\n\d]{{0,40}}?({_FRACTION})[^*\n\d]{{0,40}}\*\*")
+# A number behind a verb.
 _SAID = late(
     rf"(?i)(?<![a-z])(?:is|are|was|were|be|has|have|had|equals?|costs?|needs?|makes?|made|earns?|earned|spends?|spent|saves?|saved|pays?|paid|sold|gets?"
     rf"|left|remains?|takes?|took|total(?:\s+of)?|approximately|about|exactly|now|ran|travels?|ends?\s+up\s+with|runs?|walk(?:s|ed)|bought|buys?|receives?|received|collects?|gives?)"
