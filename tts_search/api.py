@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, Unpack
 
 from tts_search.checks import check_question, check_questions, check_seconds, check_whole
+from tts_search.confidential import without_secrets
 from tts_search.core.job import Job
 from tts_search.core.loop import LoopThread
 from tts_search.core.protocols import Generator, Question
@@ -123,7 +124,7 @@ class Searcher:
             if scorer is None
             else type(scorer).__qualname__
             if " at 0x" in repr(scorer)
-            else repr(scorer),
+            else without_secrets(repr(scorer)),
             "aggregation": getattr(usual.aggregate, "__name__", type(usual.aggregate).__qualname__),
             "step_rule": AUTO if usual.finds_rule else repr(usual.segmenter.rule),
             **({} if (tags := self._defaults.get("thinking_tags", "auto")) == "auto" else {"thinking_tags": tags}),

@@ -20,6 +20,7 @@ from rich.text import Text
 
 from tts_search.addresses import without_credentials
 from tts_search.cli.wording import in_options
+from tts_search.confidential import shown_arguments
 from tts_search.models import EMBEDDED, model_folder
 
 COMFORTABLE_WIDTH = 100  # columns; longer lines are hard to read
@@ -67,8 +68,8 @@ def loading(console: Console | None, what: str) -> Iterator[None]:
 
 
 def command_line() -> str:
-    """The command as it was typed, for a report; without the credentials of a URL in it."""
-    return "tts-search " + shlex.join(map(without_credentials, sys.argv[1:]))
+    """The command as it was typed, for a report; without the credentials in it, of a URL or under a name."""
+    return "tts-search " + shlex.join(map(without_credentials, shown_arguments(sys.argv[1:])))
 
 
 def plain(text: str) -> str:

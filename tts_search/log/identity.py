@@ -9,13 +9,16 @@ import hashlib
 import json
 import weakref
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
-from functools import lru_cache
-from types import FunctionType
+from functools import lru_cache, partial
+from threading import Lock, RLock
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
+from uuid import uuid4
 
+from tts_search.confidential import is_confidential, without_secrets
 from tts_search.core.protocols import Generator, Request
 from tts_search.core.tree import Trajectory
 from tts_search.log.frames import KEY_BYTES
@@ -41,55 +44,176 @@ def digest_of(value: Any) -> bytes:
 def identity(thing: Any) -> Any:
     """What an object is, as plain JSON values: its own `fingerprint`, or its class with what it was made of.
 
-    Functions are told apart by their code, objects by their attributes as far as these are plain, as they were when the
-    object was first seen.
+    Functions are told apart by their code and what they hold (defaults, closures, plain globals), objects by their
+    attributes, as they were when they were first seen. What cannot be told, or lies too deep, is told as different from
+    everything else. Values under names such as `api_key` are told by a digest.
     """
-    if isinstance(thing, _PLAIN):
-        return thing
-    try:
-        return _identity(thing)
-    except BaseException:  # whatever a plug-in's repr or attributes do, they harm no search
-        return {"class": f"{type(thing).__module__}.{type(thing).__qualname__}"}
+    return _Telling().of(thing)
 
 
-def _identity(thing: Any) -> Any:
-    own = getattr(thing, "fingerprint", None)
-    if own is not None and not callable(own):
-        return own
-    if isinstance(thing, type):
-        return f"{thing.__module__}.{thing.__qualname__}"
-    if isinstance(thing, FunctionType):
-        return _function(thing)
-    if isinstance(thing, Mapping):
-        return {str(name): identity(value) for name, value in thing.items()}
-    if isinstance(thing, tuple | list):
-        return [identity(value) for value in thing]
-    if isinstance(thing, set | frozenset):
-        return sorted([identity(value) for value in thing], key=repr)
-    kind = f"{type(thing).__module__}.{type(thing).__qualname__}"
-    if is_dataclass(thing):
-        told = {field.name: getattr(thing, field.name) for field in fields(thing) if field.repr}
-        return {"class": kind, **{name: identity(value) for name, value in told.items()}}
-    known = _seen.get(id(thing))
-    if known is not None and known[0]() is thing:
-        return known[1]
-    shown = repr(thing)
-    plain = {name: value for name, value in getattr(thing, "__dict__", {}).items() if isinstance(value, _PLAIN)}
-    found = {"class": kind, **plain} if " at 0x" in shown else {"class": kind, "repr": shown}
-    with suppress(TypeError):  # not everything can be referred to weakly
-        number = id(thing)
-        _seen[number] = (weakref.ref(thing, lambda _: _seen.pop(number, None)), found)
-    return found
-
-
+_DEPTH, _LENGTH = 6, 2000
 _seen: dict[int, tuple[weakref.ref[Any], Any]] = {}  # a counter in it makes an object no other one
+_LOCKS = (type(Lock()), type(RLock()))
 
 
-def _function(function: FunctionType) -> Any:
-    code = function.__code__
-    constants = [value for value in code.co_consts if isinstance(value, (*_PLAIN, bytes))]
-    body = digest(code.co_code, repr((constants, code.co_names)).encode()).hex()
-    return {"function": f"{function.__module__}.{function.__qualname__}", "code": body}
+class _Telling:
+    """Of one object, and of all that it holds."""
+
+    def __init__(self) -> None:
+        self._within: list[int] = []
+        self._by_place = False  # whether something was told by where it stands
+
+    def of(self, thing: Any) -> Any:
+        if isinstance(thing, _PLAIN):
+            return thing
+        known = _seen.get(id(thing))
+        if known is not None and known[0]() is thing:
+            return known[1]
+        if id(thing) in self._within or len(self._within) > _DEPTH:
+            self._by_place = True
+            known_above = id(thing) in self._within
+            return {"again": self._within.index(id(thing))} if known_above else _unknown(thing)
+        self._within.append(id(thing))
+        try:
+            found = self._told(thing)
+        except BaseException:  # whatever a plug-in's repr or attributes do, they harm no search
+            found = _unknown(thing)
+        self._within.pop()
+        if not is_dataclass(thing) and not (self._by_place and self._within):
+            with suppress(TypeError):  # not everything can be referred to weakly
+                number = id(thing)
+                _seen[number] = (weakref.ref(thing, lambda _: _seen.pop(number, None)), found)
+        return found
+
+    def _told(self, thing: Any) -> Any:
+        own = None if isinstance(thing, type) else getattr(thing, "fingerprint", None)
+        if own is not None and not callable(own):
+            return self._named(own) if isinstance(own, Mapping) else own
+        if isinstance(thing, BuiltinFunctionType) and not isinstance(thing.__self__, ModuleType | None):
+            return {"method": thing.__name__, "of": self.of(thing.__self__)}
+        if isinstance(thing, ModuleType):
+            return thing.__name__
+        if isinstance(thing, type | BuiltinFunctionType):
+            return f"{thing.__module__}.{thing.__qualname__}"
+        if isinstance(thing, FunctionType):
+            return self._function(thing)
+        if isinstance(thing, MethodType):
+            return {"method": self.of(thing.__func__), "of": self.of(thing.__self__)}
+        if isinstance(thing, partial):
+            return {"partial": self.of(thing.func), "args": self.of(thing.args), "names": self.of(thing.keywords)}
+        if isinstance(thing, Mapping):
+            return self._named(thing)
+        if isinstance(thing, tuple | list):
+            return [self.of(value) for value in thing]
+        if isinstance(thing, set | frozenset):
+            return sorted([self.of(value) for value in thing], key=repr)
+        return self._object(thing)
+
+    def _named(self, values: Mapping[Any, Any]) -> dict[str, Any]:
+        told = {str(name): self.of(value) for name, value in values.items()}
+        return {name: _kept(value) if is_confidential(name) else value for name, value in told.items()}
+
+    def _function(self, function: FunctionType) -> Any:
+        code = function.__code__
+        constants = [value for value in code.co_consts if isinstance(value, (*_PLAIN, bytes))]
+        body = digest(code.co_code, repr((constants, code.co_names)).encode()).hex()
+        holds = {
+            "constants": [_constant(value) for value in code.co_consts if not isinstance(value, (*_PLAIN, bytes))],
+            "defaults": self.of(function.__defaults__ or ()),
+            "by name": self.of(function.__kwdefaults__ or {}),
+            "closure": {
+                name: self.of(_content(cell))
+                for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True)
+            },
+            "globals": {
+                name: value
+                for name in sorted(_names(code))
+                if isinstance(value := function.__globals__.get(name), _PLAIN) and value is not None
+            },
+        }
+        held = {name: value for name, value in holds.items() if value}
+        told = {"function": f"{function.__module__}.{function.__qualname__}", "code": body}
+        return {**told, "holds": digest_of(held).hex()} if held else told
+
+    def _object(self, thing: Any) -> Any:
+        kind = f"{type(thing).__module__}.{type(thing).__qualname__}"
+        if isinstance(thing, _LOCKS):  # they decide nothing
+            return {"class": kind}
+        if is_dataclass(thing):
+            told = {field.name: getattr(thing, field.name) for field in fields(thing) if field.repr}
+            return {"class": kind, **self._named(told)}
+        shown = repr(thing)
+        if " at 0x" not in shown:
+            return {"class": kind, "repr": without_secrets(shown, _kept_text), **_contents(thing)}
+        held = _attributes(thing)
+        if held is None:
+            return _unknown(thing)
+        return {"class": kind, **{name: _short(value) for name, value in self._named(held).items()}}
+
+
+def _unknown(thing: Any) -> Any:
+    """Told as different from everything else, in this process and in every other."""
+    return {"class": f"{type(thing).__module__}.{type(thing).__qualname__}", "unknown": uuid4().hex}
+
+
+def _attributes(thing: Any) -> dict[str, Any] | None:
+    """What an object holds under names, None where nobody can tell."""
+    slots = {name for kind in type(thing).__mro__ for name in _slots(kind) if hasattr(thing, name)}
+    if not hasattr(thing, "__dict__") and not any("__slots__" in kind.__dict__ for kind in type(thing).__mro__):
+        return None
+    return {**{name: getattr(thing, name) for name in sorted(slots)}, **getattr(thing, "__dict__", {})}
+
+
+def _slots(kind: type) -> Sequence[str]:
+    found = kind.__dict__.get("__slots__", ())
+    names = (found,) if isinstance(found, str) else tuple(found)
+    return [name for name in names if name not in ("__dict__", "__weakref__")]
+
+
+def _contents(thing: Any) -> dict[str, str]:
+    """Of numbers in a row (an array's `repr` leaves most of them out)."""
+    try:
+        return {"contents": digest(memoryview(thing).tobytes()).hex()}
+    except TypeError:
+        return {}
+
+
+def _constant(value: Any) -> Any:
+    if isinstance(value, CodeType):  # of a function within
+        inner = [_constant(one) for one in value.co_consts]
+        return digest(value.co_code, repr((inner, value.co_names)).encode()).hex()
+    if isinstance(value, frozenset):  # in another order in every process
+        return sorted(map(repr, value))
+    return repr(value)
+
+
+def _names(code: CodeType) -> set[str]:
+    return {
+        *code.co_names,
+        *(name for value in code.co_consts if isinstance(value, CodeType) for name in _names(value)),
+    }
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not bound yet
+        return "nothing"
+
+
+def _kept(told: Any) -> Any:
+    return told if told is None or isinstance(told, bool) else {"digest": digest_of(told).hex()}
+
+
+def _kept_text(value: str) -> str:
+    return f"<{digest(value.encode('utf-8', 'replace')).hex()}>"
+
+
+def _short(told: Any) -> Any:
+    """A long list is told by a digest: it would stand in the log with the settings of every call."""
+    if isinstance(told, _PLAIN):
+        return told
+    return told if len(json.dumps(told)) <= _LENGTH else {"digest": digest_of(told).hex()}
 
 
 def identity_of_engine(generator: Generator) -> dict[str, Any]:
