@@ -55,6 +55,7 @@ class ByHeart:
         self.owner: str | None = None  # who it says it is
         self.together = 1  # tokens to a chunk of text
         self.blames: str | None = None  # the field that it says a refusal is for
+        self.listed: Any = None  # what it answers instead of a list of its models
         self.endless_list = False  # of models
         self.moved: str | None = None  # where its list of models is said to be
         self.repeats = KEY  # what it says back in its errors, as some do
@@ -184,7 +185,8 @@ def _handler(mind: Any) -> type[BaseHTTPRequestHandler]:
                 return
             card = {"id": MODEL, "root": str(mind.folder), "max_model_len": 400, "owned_by": mind.owner}
             cards = [card, *[{"id": "other"}] * (mind.dialect == "hosted")]
-            self.long_list() if mind.endless_list else self.answer(200, {"data": cards})
+            listed = {"data": cards} if mind.listed is None else mind.listed
+            self.long_list() if mind.endless_list else self.answer(200, listed)
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -17,9 +17,9 @@ from tests.generators.openai.misbehaving_server import KEY, LOGPROB, at_work
 from tts_search.core.protocols import Generator, Sampling
 from tts_search.errors import GeneratorError, InvalidInputError, ModelNotFoundError, TTSError
 from tts_search.generators.openai.bytes_tokenizer import CLOSE, END, OPEN, BytesTokenizer
+from tts_search.generators.openai.cards import Card, only
 from tts_search.generators.openai.chat import ChatGenerator, base_of, is_chat
 from tts_search.generators.openai.chat_wire import thought_in
-from tts_search.generators.openai.endpoint import Card, only
 from tts_search.generators.openai.shapes import shaped
 from tts_search.generators.openai.watch import most_tokens
 from tts_search.testing.conformance import GeneratorConformance

@@ -18,10 +18,11 @@ from tts_search.core.protocols import Completion, Request, Sampling
 from tts_search.errors import EngineUnavailableError, GeneratorError, InvalidInputError
 from tts_search.generators.engine_requests import for_all_seeds
 from tts_search.generators.openai.bytes_tokenizer import CLOSE, END, OPEN, BytesTokenizer
+from tts_search.generators.openai.cards import only
 from tts_search.generators.openai.chat_wire import ChatAnswer, ChatBody, thought_in
 from tts_search.generators.openai.dialect import Dialect
 from tts_search.generators.openai.drawing import SPELLED, SPELLING
-from tts_search.generators.openai.endpoint import Endpoint, only
+from tts_search.generators.openai.endpoint import Endpoint
 from tts_search.generators.openai.shapes import to_json
 from tts_search.generators.openai.troubles import CHAT_PATH, CutError, RefusedError
 from tts_search.generators.openai.watch import CHARACTERS, QUIET_CHUNKS, most_tokens, too_many

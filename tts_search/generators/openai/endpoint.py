@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from itertools import count
-from typing import Annotated
 
 from tts_search.core.loop import LoopThread
 from tts_search.errors import GeneratorError, MissingDependencyError, ModelNotFoundError
 from tts_search.generators.openai.access import Access
+from tts_search.generators.openai.cards import Card, cards_in
 from tts_search.generators.openai.redirects import MOST_REDIRECTS, followed, is_redirect, shown
-from tts_search.generators.openai.shapes import Meta, Struct, from_json, shaped
+from tts_search.generators.openai.shapes import from_json
 from tts_search.generators.openai.silence import Silence
 from tts_search.generators.openai.sse import MOST_BYTES, EventDecoder, FloodError
 from tts_search.generators.openai.troubles import Troubles
@@ -36,49 +36,6 @@ CLOSE_SECONDS = 0.5  # from the last event to the end of the response, without w
 IDLE_SECONDS = 4.0  # that an unused connection is kept: uvicorn closes it after 5
 LONGEST_BACKOFF_SECONDS = 8.0
 MOST_WORDS = 2**16  # bytes of an error's body that are read
-
-
-class Card(Struct):
-    """A model as the server lists it."""
-
-    id: str
-    root: str | None = None  # vLLM and SGLang: the folder or hub id that it was loaded from
-    parent: str | None = None  # vLLM: of an adapter, its model; of another name for a model, the model's
-    max_model_len: Annotated[int, Meta(ge=2)] | None = None
-    context_length: int | None = None  # OpenRouter, Together
-    context_window: int | None = None  # Groq
-    max_context_length: int | None = None  # Mistral
-    owned_by: str | None = None  # of servers, not of models: "vllm", "sglang", "llamacpp"
-
-    @property
-    def context(self) -> int | None:
-        """The longest prompt plus completion in tokens, by any of its names."""
-        named = (self.max_model_len, self.context_length, self.context_window, self.max_context_length)
-        return next((tokens for tokens in named if tokens and tokens >= 2), None)
-
-
-def only(name: str, cards: Sequence[Card], listed: Sequence[Card]) -> Card:
-    """The one of these cards, or the first of several names for the same weights: of those, one without a parent.
-
-    Servers name one model several times to say how it is asked, as `tts-search serve` does with efforts.
-
-    Raises:
-        ModelNotFoundError: there is none, or there are several; it names what the server lists.
-    """
-    roots = {card.root for card in cards}
-    if len(cards) == 1 or (len(roots) == 1 and None not in roots):
-        return next((card for card in cards if card.parent is None), cards[0])
-    names = ", ".join(card.id for card in listed[:8]) or "none by its own account"
-    how = (
-        f"say which, as in engine_args={ {'model': listed[0].id} }"
-        if listed
-        else "name it, as in engine_args={'model': 'its name there'}"
-    )
-    raise ModelNotFoundError(f"{name} serves {len(listed)} models ({names}{', ...' if len(listed) > 8 else ''}): {how}")
-
-
-class _Cards(Struct):
-    data: list[Card]
 
 
 class Endpoint:
@@ -137,7 +94,7 @@ class Endpoint:
         async with self._new_session() as session:
             try:
                 async with await self._ask(session, troubles, "GET", "/models") as response, asyncio.timeout(patience):
-                    return shaped(_Cards, from_json(await _all(response))).data
+                    listed = from_json(await _all(response))
             except ModelNotFoundError:
                 return []
             except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -145,6 +102,13 @@ class Endpoint:
                     f"GET {self.name}/models gave no list of models ({troubles.why(error)}): is base_url that of an "
                     "OpenAI-compatible server (most end in /v1)?"
                 ) from troubles.cause(error)
+        cards = cards_in(listed)
+        if cards is None:
+            raise troubles.nonsense(
+                f"gave no list of models, but {troubles.said(listed)}",
+                "is base_url that of an OpenAI-compatible server (most end in /v1)?",
+            )
+        return cards
 
     async def stream(self, body: bytes, session_id: str) -> AsyncGenerator[object, None]:
         """The chunks of one completion. Closing the iterator closes the connection, and the server stops its work.

@@ -19,8 +19,9 @@ from typing import Literal
 from tts_search.core.protocols import Completion, Request
 from tts_search.errors import EngineUnavailableError, InvalidInputError, ModelNotFoundError
 from tts_search.generators.engine_requests import TAIL_SEED, Completing, Run
+from tts_search.generators.openai.cards import Card, only
 from tts_search.generators.openai.drawing import SPELLED, SPELLING, Drawing
-from tts_search.generators.openai.endpoint import Card, Endpoint, only
+from tts_search.generators.openai.endpoint import Endpoint
 from tts_search.generators.openai.listener import Listener, listeners
 from tts_search.generators.openai.replies import Reading
 from tts_search.generators.openai.transcriber import Transcriber
