@@ -35,7 +35,7 @@ _SPAN = late(
 _CONNECTS = late(r"[\s,，]{0,9}(?:and|or|或者?|和)?[\s,，]{0,9}")
 _TOKEN = late(
     r"\\[A-Za-z]+|\\.|(?:sqrt|pi|sin|cos|tan|log|ln|exp|inf|infinity|or|and)(?![A-Za-z])|[A-Za-z](?![A-Za-z])"
-    rf"|[0-9]+(?:,\d{{3}})*|:(?=\d)|\s?[:：∶]\s?(?=\d)|又(?=\d)|(?:[百千]?分之)(?=\d)|(?<=\d){MAGNITUDE}"
+    rf"|[0-9]+(?:,\d{{3}})*|(?<=\d)(?:\s?[:：∶]\s?)(?=\d)|又(?=\d)|(?:[百千]?分之)(?=\d)|(?<=\d){MAGNITUDE}"
     r"|[-+*/^=≈(){}\[\],.<>|!%％°√∛π½⅓⅔¼¾¹²³⁰-⁹⁺⁻×÷·−–∞±≤≥~_$€£¥&;，、或和与]|\s+"
 )
 # Words in front of an amount that say nothing.
@@ -186,6 +186,8 @@ def last_expression(line: str) -> str | None:
         return ratio[1]
     if group := _GROUP.search(plain):
         return group[0].strip(" .。")
+    if "=" not in plain and (whole := _whole(_IS.split(plain)[-1])):
+        return whole
     plain = _ASIDE.sub(r"\g<what>", plain)
     said = _last_said(plain)
     if (span := _span(plain, last=True)) and not (said and re.search(r"\$\s(?:is|equals)\s[^$]*$", plain)):
