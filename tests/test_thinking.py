@@ -324,3 +324,20 @@ def test_what_follows_the_last_thought() -> None:
     assert behind_thoughts("a</think>22</think>\n") == "22", "a closing tag at the end means nothing"
     assert behind_thoughts("a</think> \n") == "a</think> \n"
     assert behind_thoughts("22") == "22"
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [
+        ("<|START_THINKING|>", "<|END_THINKING|>"),
+        ("<|plamo:begin_think:plamo|>", "<|plamo:end_think:plamo|>"),
+        ("<|channel>thought", "<channel|>"),
+        ("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
+        ("<|begin_of_thought|>", "<|end_of_thought|>"),
+        ("<unused94>", "<unused95>"),
+    ],
+)
+def test_special_tags_are_heard_in_texts_too(opening: str, closing: str) -> None:
+    assert spoken_thought(f"{opening}hm{closing}42") == ("hm", "42", opening, closing)
+    assert spoken_thought(f"hm{closing}42") == ("hm", "42", opening, closing)
+    assert spoken_thought(f"{opening}hm") == ("hm", "", opening, closing)

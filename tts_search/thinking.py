@@ -28,6 +28,8 @@ _PAIRS: tuple[Texts, ...] = (  # those whose closing tag is not the opening one 
     ("<|channel>thought", "<channel|>"),
     ("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
 )
+_SPELLED = (*_PAIRS, ("<unused94>", "<unused95>"))  # Gemma, each of whose vocabularies has them
+_OTHER_HALF = dict(_SPELLED) | {closing: opening for opening, closing in _SPELLED}
 _NAMED = re.compile(r"(?i)[<\[◁]/?(?:[a-z]+[:|_])?(?:think(?:ing)?|thoughts?|reasoning)(?:[:_][\w.-]+)?[>\]▷]")
 
 
@@ -150,9 +152,10 @@ def can_complete(text: bytes, piece: bytes) -> bool:
 
 _SPOKEN = re.compile(
     r"(?im)(?P<open>^[ \t]*<\|?(?:seed:)?(?:think|thought|reason)(?:ing|s)?\|?>|^[ \t]*\[think(?:ing)?\]"
-    r"|◁think(?:ing)?▷|<\|begin_of_thought\|>|<\|channel\|>analysis<\|message\|>)"
+    rf"|◁think(?:ing)?▷|<\|channel\|>analysis<\|message\|>|{'|'.join(re.escape(opening) for opening, _ in _SPELLED)})"
     r"|(?P<close></\|?(?:seed:)?(?:think|thought|reason)(?:ing|s)?\|?>|\[/think(?:ing)?\]|◁/think(?:ing)?▷"
-    r"|<\|end_of_thought\|>|(?:<\|end\|>)?(?:<\|start\|>assistant)?<\|channel\|>final<\|message\|>)"
+    rf"|{'|'.join(re.escape(closing) for _, closing in _SPELLED)}"
+    r"|(?:<\|end\|>)?(?:<\|start\|>assistant)?<\|channel\|>final<\|message\|>)"
 )
 
 
@@ -210,9 +213,8 @@ def _opposite(tag: str) -> str:
     """The other tag of a pair."""
     if "<|channel|>" in tag:
         return GPT_OSS["final" not in tag]
-    for left, right in (("_begin_of_", "_end_of_"), ("begin_of_", "end_of_")):
-        if left in tag or right in tag:
-            return tag.replace(left, right) if left in tag else tag.replace(right, left)
+    if tag in _OTHER_HALF:
+        return _OTHER_HALF[tag]
     return tag[0] + tag[2:] if tag[1] == "/" else f"{tag[0]}/{tag[1:]}"
 
 
