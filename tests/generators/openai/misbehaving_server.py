@@ -53,6 +53,7 @@ class ByHeart:
         self.lock = threading.Lock()
         self.url = ""
         self.owner: str | None = None  # who it says it is
+        self.kind: str | None = None  # of content, as it spells it
         self.together = 1  # tokens to a chunk of text
         self.blames: str | None = None  # the field that it says a refusal is for
         self.listed: Any = None  # what it answers instead of a list of its models
@@ -211,6 +212,8 @@ def _handler(mind: Any) -> type[BaseHTTPRequestHandler]:
             if fault and fault.startswith("packed"):
                 headers = {"Content-Encoding": "gzip", "Content-Type": "text/event-stream"}
                 return self.answer(int(fault.removeprefix("packed ")), PACKED, headers)
+            if fault and fault.startswith(("short", "hanging")):
+                return self.broken_words(*fault.split())
             if fault and " to " in fault:
                 status, _, place = fault.partition(" to ")
                 return self.answer(int(status), {}, {"Location": place})
@@ -222,7 +225,7 @@ def _handler(mind: Any) -> type[BaseHTTPRequestHandler]:
             if refusal:
                 return self.answer(400, {"error": {"message": refusal, "param": mind.blames}})
             if fault == "no stream" or body.get("stream") is not True:
-                return self.answer(200, mind.all(body, fault))
+                return self.answer(200, mind.all(body, fault), {"Content-Type": mind.kind or "application/json"})
             if fault == "web page":
                 return self.answer(200, "<html>welcome</html>", {"Content-Type": "text/html"})
             if fault == "echo status":
@@ -232,7 +235,7 @@ def _handler(mind: Any) -> type[BaseHTTPRequestHandler]:
                 mind.awake.wait(30)
                 return None
             self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Content-Type", mind.kind or "text/event-stream")
             self.send_header("Connection", "close")
             self.end_headers()
             self.close_connection = True
@@ -261,6 +264,13 @@ def _handler(mind: Any) -> type[BaseHTTPRequestHandler]:
             for _ in range(3200):
                 self.wfile.write(b"x" * 2**16)
                 mind.sent += 2**16
+
+        def broken_words(self, way: str, status: str) -> None:
+            """An error whose body does not come to its end."""
+            self.wfile.write(f"HTTP/1.1 {status} No\r\nContent-Length: 1000\r\n\r\n".encode() + b"see, the")
+            self.close_connection = True
+            if way == "hanging":
+                self.hang()
 
         def long_list(self) -> None:
             self.send_response(200)

@@ -136,6 +136,18 @@ def test_a_service_that_does_not_stream(serve: Callable[..., ChatByHeart]) -> No
     assert not server.bodies[-1].keys() & {"stream", "stream_options"}
 
 
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [("", "Text/Event-Stream; Charset=UTF-8"), ("no stream", "Application/JSON"), ("no stream", "APPLICATION/json; x")],
+)
+def test_a_kind_of_content_has_no_case(serve: Callable[..., ChatByHeart], fault: str, kind: str) -> None:
+    server = serve()
+    server.kind = kind
+    server.faults.append(fault)
+    (one,) = ask(server)
+    assert one.token_ids == ids("".join(THINKING), "".join(CONTENT))
+
+
 @pytest.mark.parametrize("limit", [1, 3, len(THINKING), len(THINKING) + 2, ALL])
 def test_a_limit_cuts_and_is_never_passed(serve: Callable[..., ChatByHeart], limit: int) -> None:
     for field in ("reasoning", "tags", "hidden", None):

@@ -202,6 +202,32 @@ def test_errors_name_endpoint_status_and_remedy_but_no_key(
     assert server.keys == {f"Bearer {KEY}"}
 
 
+@pytest.mark.parametrize(
+    ("status", "kind", "words"),
+    [
+        ("401", GeneratorError, "status 401: set OPENAI_API_KEY"),
+        ("400", InvalidInputError, "status 400: see, the"),
+        ("404", ModelNotFoundError, r"status 404 \(see, the\)"),
+        ("503", GeneratorError, r"status 503 after 1 retries \(see, the\)"),
+    ],
+)
+@pytest.mark.parametrize("way", ["short", "hanging"])
+def test_a_status_counts_without_its_words(
+    serve: Callable[..., ByHeart],
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+    status: str,
+    kind: type[TTSError],
+    words: str,
+) -> None:
+    monkeypatch.setattr("tts_search.generators.openai.endpoint.WORDS_SECONDS", 1.0)
+    server = serve()
+    server.faults.extend([f"{way} {status}"] * 2)
+    with pytest.raises(kind, match=words):
+        ask(server, tokens="ids", max_retries=1)
+    assert len(server.bodies) == (2 if status == "503" else 1), "what will not pass is asked once"
+
+
 def test_silence_is_given_up(serve: Callable[..., ByHeart]) -> None:
     server = serve()
     server.faults.extend(["hang"] * 2)

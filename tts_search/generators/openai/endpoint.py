@@ -35,6 +35,7 @@ LIST_SECONDS = 30.0  # a list of models takes no computing
 CLOSE_SECONDS = 0.5  # from the last event to the end of the response, without which its connection is not used again
 IDLE_SECONDS = 4.0  # that an unused connection is kept: uvicorn closes it after 5
 LONGEST_BACKOFF_SECONDS = 8.0
+WORDS_SECONDS = 3.0  # from an error's status to its last word
 MOST_WORDS = 2**16  # bytes of an error's body that are read
 
 
@@ -148,9 +149,9 @@ class Endpoint:
     def _comes_whole(self, response: aiohttp.ClientResponse) -> bool:
         """Whether a server that does not stream has sent one JSON object instead."""
         kind = response.headers.get("content-type", "nothing named")
-        if kind.startswith("application/json"):
+        if kind.lower().startswith("application/json"):
             return True
-        if not kind.startswith("text/event-stream"):
+        if not kind.lower().startswith("text/event-stream"):
             raise self._troubles.nonsense(
                 f"answered with {self.quote(kind, 80)} instead of a stream of events",
                 "is base_url that of an OpenAI-compatible server (most end in /v1)?",
@@ -324,12 +325,11 @@ async def _words(response: aiohttp.ClientResponse) -> object:
     """What an error's body says, as JSON where it is that."""
     if packing := _packing(response):
         return f"what it says is packed by {packing}"
-    async with asyncio.timeout(CONNECT_SECONDS):
-        data = bytearray()
-        async for block in response.content.iter_any():
-            data += block
-            if len(data) > MOST_WORDS:
-                break
+    data = bytearray()
+    with suppress(aiohttp.ClientError, OSError):  # what has come is better than nothing, and the status is known
+        async with asyncio.timeout(WORDS_SECONDS):
+            while len(data) <= MOST_WORDS and (block := await response.content.readany()):
+                data += block
     try:
         return from_json(bytes(data))
     except ValueError:
