@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tts_search.errors import InvalidInputError
+from tts_search.errors import InvalidInputError, TTSError
 from tts_search.shards import Shard
 from tts_search.whole_files import replacing, replacing_folder, write_atomically
 
@@ -20,6 +22,19 @@ def test_what_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
         file.write(b"half")
         raise RuntimeError
     assert path.read_text(encoding="utf-8") == "é"
+    assert [place.name for place in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG])
+def test_a_full_disk_is_said_with_the_file(number: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_atomically(path, "before")
+    with pytest.raises(TTSError, match=r"a\.txt cannot be written: .*make room"), replacing(path) as file:  # noqa: PT012
+        file.write(b"half")
+        raise OSError(number, os.strerror(number))
+    assert path.read_text() == "before"
+    with pytest.raises(PermissionError), replacing(path):
+        raise PermissionError(errno.EACCES, "of something else")
     assert [place.name for place in tmp_path.iterdir()] == ["a.txt"]
 
 

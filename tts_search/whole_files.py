@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -10,14 +11,33 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from tts_search.errors import TTSError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write beside `path`, which takes its place once all is written; what fails leaves `path` as it was.
 
     A new file gets the permissions that any new file gets, a replaced one keeps its own. A link is written through.
+
+    Raises:
+        TTSError: the disk is full.
     """
-    path = path.resolve()
+    try:
+        with _replacing(path.resolve()) as file:
+            yield file
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise TTSError(
+            f"{path} cannot be written: {error.strerror}. It is as it was; make room, and run the same again to go on"
+        ) from error
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -29,7 +29,7 @@ from tts_search import (
 from tts_search.core.events import Sampled
 from tts_search.core.result import StopReason
 from tts_search.embedded import MODEL_FOLDER
-from tts_search.errors import GeneratorError, InvalidInputError
+from tts_search.errors import GeneratorError, InvalidInputError, TTSError
 from tts_search.export import to_json
 from tts_search.generators.transformers import TransformersGenerator
 from tts_search.log import SearchLog
@@ -294,6 +294,16 @@ def test_calls_of_one_process_share_a_log(tmp_path: Path) -> None:
     with elsewhere, Searcher(generator=FakeGenerator(), log=path) as other, pytest.raises(InvalidInputError) as caught:
         other.search("Why?")
     assert "in use" in str(caught.value)
+
+
+def test_a_log_that_can_be_none_is_said(tmp_path: Path) -> None:
+    closed = SearchLog(tmp_path / "a.log")
+    closed.close()
+    logs: list[tuple[Any, str]] = [("a\0b", "is no path"), ("/dev/null", "no file"), (closed, "open it again")]
+    with Searcher(generator=FakeGenerator(), scorer=FakeScorer()) as searcher:
+        for log, said in logs:
+            with pytest.raises(TTSError, match=said):
+                searcher.search("Why?", log=log)
 
 
 def test_questions_are_read_as_they_are_needed(tmp_path: Path) -> None:

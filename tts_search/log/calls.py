@@ -13,7 +13,7 @@ from tts_search.core.job import Job
 from tts_search.core.protocols import Question, Scorer
 from tts_search.core.result import SearchResult
 from tts_search.core.runner import Runner
-from tts_search.errors import InvalidInputError
+from tts_search.errors import InvalidInputError, shown
 from tts_search.log.file import SearchLog
 from tts_search.log.recorded_runs import RecordedRuns
 from tts_search.log.replay import AsRecorded, ReplayedRuns, Said
@@ -80,7 +80,10 @@ def opened(log: str | Path | SearchLog) -> Iterator[SearchLog]:
     if isinstance(log, SearchLog):
         yield log
         return
-    name = f"{os.getpid()} {os.path.realpath(log)}"
+    try:
+        name = f"{os.getpid()} {os.path.realpath(log)}"
+    except ValueError as error:  # no path has a zero byte
+        raise InvalidInputError(f"log={shown(str(log))} is no path: {error}") from error
     with _lock:
         file, users = _open.get(name) or (SearchLog(log), 0)
         _open[name] = (file, users + 1)
