@@ -26,7 +26,7 @@ from tts_search import (
     StepBeamSearch,
     Trajectory,
 )
-from tts_search.core.events import Sampled
+from tts_search.core.events import Sampled, Started
 from tts_search.core.result import StopReason
 from tts_search.embedded import MODEL_FOLDER
 from tts_search.errors import GeneratorError, InvalidInputError, TTSError
@@ -294,6 +294,53 @@ def test_calls_of_one_process_share_a_log(tmp_path: Path) -> None:
     with elsewhere, Searcher(generator=FakeGenerator(), log=path) as other, pytest.raises(InvalidInputError) as caught:
         other.search("Why?")
     assert "in use" in str(caught.value)
+
+
+class Meeting(FakeGenerator):
+    """Answers once so many searches have begun, and fails the first times."""
+
+    def __init__(self, fails: int = 0) -> None:
+        super().__init__()
+        object.__setattr__(self, "begun", asyncio.Event())
+        object.__setattr__(self, "left", [fails])
+
+    begun: asyncio.Event
+    left: list[int]
+
+    async def generate(self, request: Request) -> list[Completion]:
+        await self.begun.wait()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        if self.left[0]:
+            self.left[0] -= 1
+            raise GeneratorError("broken")
+        return await super().generate(request)
+
+
+def equal_questions_at_once(engine: Meeting, path: Path) -> list[SearchResult]:
+    started = list[Any]()
+
+    def hear(event: Any) -> None:
+        started.extend([event] if isinstance(event, Started) else [])
+        if len(started) == 3:
+            engine.begun.set()
+
+    options: dict[str, Any] = {"strategy": BestOfN(n=4), "step_rule": RULE, "log": path, "on_event": hear}
+    with Searcher(generator=engine, scorer=FakeScorer()) as searcher:
+        return list(searcher.search_many(["Why?"] * 3, **options))
+
+
+def test_equal_questions_at_once_are_sampled_once(tmp_path: Path) -> None:
+    with Searcher(generator=(alone := FakeGenerator()), scorer=FakeScorer()) as searcher:
+        expected = searcher.search("Why?", strategy=BestOfN(n=4), step_rule=RULE)
+    results = equal_questions_at_once(engine := Meeting(), tmp_path / "a.log")
+    assert [plain(replace(result, index=0)) for result in results] == [plain(expected)] * 3
+    assert sampled(engine) == sampled(alone)
+
+
+def test_what_fails_for_one_of_them_is_asked_for_by_the_next(tmp_path: Path) -> None:
+    results = equal_questions_at_once(Meeting(fails=1), tmp_path / "a.log")
+    assert [result.error is None for result in sorted(results, key=lambda r: r.error is None)] == [False, True, True]
 
 
 def test_a_log_that_can_be_none_is_said(tmp_path: Path) -> None:

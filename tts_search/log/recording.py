@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from tts_search.core.draw import check_completions
 from tts_search.core.protocols import Completion, Generator, Request, Sampling, Scorer, Scores, Tokenizer
@@ -40,9 +42,32 @@ class Clock:
         self._before = max(self._before, seconds - (time.perf_counter() - self._began))
 
 
+_asked: WeakKeyDictionary[SearchLog, dict[tuple[int, bytes], asyncio.Future[None]]] = WeakKeyDictionary()
+
+
+def _in_flight(log: SearchLog, key: bytes) -> asyncio.Future[None] | None:
+    """Done when the completion is in the log that this event loop is waiting for; None where none is asked for."""
+    return _asked.get(log, {}).get((id(asyncio.get_running_loop()), key))
+
+
+@contextmanager
+def _asking(log: SearchLog, keys: Sequence[bytes]) -> Iterator[None]:
+    """An engine is being asked for the completions of these keys."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    flying = _asked.setdefault(log, {})
+    flying.update({(id(loop), key): done for key in keys})
+    try:
+        yield
+    finally:
+        for key in keys:
+            flying.pop((id(loop), key), None)
+        done.set_result(None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedGenerator:
-    """An engine that looks into a log first.
+    """An engine that looks into a log first. What another search is asking for over the same log is waited for.
 
     `asks` False: the engine is never asked. `engine_key` is the digest of its identity; `step_ids` are the tokens at
     which the head's logits are kept; `context_tokens` is the engine's own, or was when the log was written.
@@ -92,21 +117,34 @@ class RecordedGenerator:
         request = replace(request, prefix=tuple(request.prefix))  # it may be joined anew at every look
         key_of = completion_keys(request, self.engine_key, self.step_ids)
         keys = [key_of(seed) for seed in request.seeds]
-        found = {place: known for place, key in enumerate(keys) if (known := self._look_up(key)) is not None}
-        missing = [place for place in range(len(keys)) if place not in found]
-        if missing and not self.asks:
-            raise NotRecordedError(
-                f"{self.log.path} does not hold {len(missing)} of {len(keys)} completions of at most "
-                f"{request.max_tokens} tokens behind {len(request.prefix)}"
-            )
+        found: dict[int, Completion] = {}
+        while len(found) < len(keys):
+            missing = [place for place in range(len(keys)) if place not in found]
+            known = {place: one for place in missing if (one := self._look_up(keys[place])) is not None}
+            found |= self._told(request, known)
+            missing = [place for place in missing if place not in known]
+            if missing and not self.asks:
+                raise NotRecordedError(
+                    f"{self.log.path} does not hold {len(missing)} of {len(keys)} completions of at most "
+                    f"{request.max_tokens} tokens behind {len(request.prefix)}"
+                )
+            flying = {place: one for place in missing if (one := _in_flight(self.log, keys[place])) is not None}
+            free = [place for place in missing if place not in flying]
+            if free:
+                with _asking(self.log, [keys[place] for place in free]):
+                    found |= await self._ask(request, keys, free)
+            elif flying:  # equal questions, at once: what fails for the other is asked for here
+                await asyncio.wait(flying.values())
+        return [found[place] for place in range(len(keys))]
+
+    def _told(self, request: Request, found: dict[int, Completion]) -> dict[int, Completion]:
+        """What the log held, and the request's listeners hear of as if it were new."""
         for place, completion in found.items():
             if request.on_delta is not None:
                 request.on_delta(place, completion.token_ids)
         if found and request.on_tokens is not None:
             request.on_tokens(sum([completion.sampled_tokens for completion in found.values()]))
-        if missing:
-            found |= await self._ask(request, keys, missing)
-        return [found[place] for place in range(len(keys))]
+        return found
 
     def _look_up(self, key: bytes) -> Completion | None:
         content = self.log.get(COMPLETION, key)
