@@ -159,6 +159,19 @@ def test_what_cannot_be_told_is_told_as_different(make: Callable[[], Any]) -> No
     assert identity(first) != identity(second)
 
 
+def test_what_cannot_be_told_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Held(Judge):
+        def score(self, trajectories: Any) -> Any:
+            return [[0.5] * t.step_count for t in trajectories]
+
+    for name, held in (("a", [1]), ("b", [0] * 5000 + [object()])):
+        caplog.clear()
+        with Searcher(generator=FakeGenerator(), scorer=Held(held=held)) as searcher:
+            searcher.search("Why?", strategy=BestOfN(n=2), stop_when=within(held[-1]), log=tmp_path / name)
+        said = [message.partition(" holds")[0] for message in caplog.messages if "fingerprint" in message]
+        assert said == ([] if name == "a" else ["the scorer", "stop_when"])
+
+
 def test_what_an_object_does_makes_it_no_other() -> None:
     judge, counts = Judge(count=0, lock=threading.Lock(), event=threading.Event()), list[int]()
 

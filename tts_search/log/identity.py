@@ -133,7 +133,7 @@ class _Telling:
         }
         held = {name: value for name, value in holds.items() if value}
         told = {"function": f"{function.__module__}.{function.__qualname__}", "code": body}
-        return {**told, "holds": digest_of(held).hex()} if held else told
+        return {**told, "holds": _digested(held)} if held else told
 
     def _object(self, thing: Any) -> Any:
         kind = f"{type(thing).__module__}.{type(thing).__qualname__}"
@@ -202,7 +202,7 @@ def _content(cell: CellType) -> Any:
 
 
 def _kept(told: Any) -> Any:
-    return told if told is None or isinstance(told, bool) else {"digest": digest_of(told).hex()}
+    return told if told is None or isinstance(told, bool) else _digested(told)
 
 
 def _kept_text(value: str) -> str:
@@ -213,7 +213,19 @@ def _short(told: Any) -> Any:
     """A long list is told by a digest: it would stand in the log with the settings of every call."""
     if isinstance(told, _PLAIN):
         return told
-    return told if len(json.dumps(told)) <= _LENGTH else {"digest": digest_of(told).hex()}
+    return told if len(json.dumps(told)) <= _LENGTH else _digested(told)
+
+
+def _digested(told: Any) -> Any:
+    found = {"digest": digest_of(told).hex()}
+    return found if is_told(told) else {**found, "unknown": uuid4().hex}
+
+
+def is_told(told: Any) -> bool:
+    """Whether an identity will be the same in another process."""
+    if isinstance(told, dict):
+        return "unknown" not in told and all(map(is_told, told.values()))
+    return not isinstance(told, list) or all(map(is_told, told))
 
 
 def identity_of_engine(generator: Generator) -> dict[str, Any]:

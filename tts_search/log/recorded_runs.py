@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from tts_search.core.events import Finished
@@ -11,11 +12,13 @@ from tts_search.core.result import SearchResult, StopReason
 from tts_search.core.runner import Runner
 from tts_search.core.scoring import Scoring, StepScoring
 from tts_search.log.file import SearchLog
-from tts_search.log.identity import digest_of
+from tts_search.log.identity import digest_of, is_told
 from tts_search.log.recording import Clock, RecordedGenerator, RecordedScoring
 from tts_search.log.search_settings import QUESTION, Settings, note_settings, question_key, settings_of
 from tts_search.log.whole_result import pack_result, unpack_result
 from tts_search.scorers.engine_sprm import EngineSPRM
+
+logger = logging.getLogger(__name__)
 
 RESULT = b"r"
 
@@ -43,6 +46,7 @@ class RecordedRuns:
         scorer, only_new = (None, False) if scoring is None else (scoring.scorer, scoring.only_new)
         self._rule = job.segmenter.rule
         self._settings = settings_of(self._runner.generator, scorer, only_new, job)
+        _warn_of_untold(self._settings)
         self._key = note_settings(self._log, self._settings)
         self._scoring = recorded_scoring(scoring, self._log, self._settings)
 
@@ -71,6 +75,21 @@ class RecordedRuns:
         if result.stop_reason is not StopReason.HALTED:  # that is no end: the user wanted to go on later
             self._log.add(RESULT, key, pack_result(result))
         return result
+
+
+def _warn_of_untold(settings: Settings) -> None:
+    told = {
+        "the engine": settings["engine"],
+        "the scorer": settings["choice"]["scorer"],
+        "stop_when": settings["growth"]["stop_when"],
+    }
+    for name, value in told.items():
+        if not is_told(value):
+            logger.warning(
+                "%s holds what nobody can tell apart in another process, where nothing that is logged of it will be "
+                "found again: give it an attribute `fingerprint`",
+                name,
+            )
 
 
 def whole_result(log: SearchLog, key: bytes, question: Question, job: Job) -> SearchResult | None:
