@@ -230,3 +230,11 @@ def test_some_addresses_need_no_proxy(serve: Callable[..., ByHeart], monkeypatch
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     (one,) = ask(server, request(server))
     assert one.token_ids == server.words
+
+
+@pytest.mark.parametrize("exception", ["::1", "[::1]", "localhost,::1", "[::1]:8000", "*"])
+def test_an_ipv6_address_may_need_no_proxy(monkeypatch: pytest.MonkeyPatch, exception: str) -> None:
+    monkeypatch.setenv("http_proxy", "http://proxy:3128")
+    monkeypatch.setenv("no_proxy", exception)
+    assert Access.of("http://[::1]:8000/v1", None).proxy is None
+    assert (Access.of("http://[::2]:8000/v1", None).proxy is None) == (exception == "*")

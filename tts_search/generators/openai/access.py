@@ -101,7 +101,8 @@ def _proxy_of(url: str) -> str | None:
     proxies = urllib.request.getproxies()
     proxy = proxies.get(place.scheme) or proxies.get("all")
     host = place.netloc.rpartition("@")[2]
-    if not proxy or urllib.request.proxy_bypass(host):
+    names = (host, place.hostname or host)  # the second without the brackets of an IPv6 address, as NO_PROXY has it
+    if not proxy or any(urllib.request.proxy_bypass(name) for name in names):
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     if not proxy.startswith(("http://", "https://")):
