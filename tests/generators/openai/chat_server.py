@@ -89,6 +89,8 @@ class ChatByHeart(ByHeart):
             if fault == "nulls":
                 yield {"choices": None, "usage": None}
                 yield {"choices": [{"index": 0, "delta": {"content": None, "reasoning": None}, "logprobs": None}]}
+                yield {"choices": [None, {"delta": {"content": [None]}, "logprobs": {"content": None}}]}
+                yield {"choices": [{"delta": {"content": [{"type": "thinking", "thinking": [None]}]}}]}
             yield {"id": "x", "choices": [choice]}
             if finish:
                 break

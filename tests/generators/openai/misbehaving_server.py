@@ -323,6 +323,10 @@ MIDWAY = {
     "strange chat": lambda handler: handler.event('{"choices": [{"delta": {"content": 17}}]}'),
     "strange": lambda handler: handler.event('{"choices": [{"text": 17}]}'),
     "error event": lambda handler: handler.event('{"error": {"message": "engine died"}}'),
+    "named error": lambda handler: handler.wfile.write(b'event: error\ndata: {"message": "engine died"}\n\n'),
+    "error object": lambda handler: handler.event('{"object": "error", "message": "engine died", "code": 400}'),
+    "no model": lambda handler: handler.event('{"error": {"message": "no such model", "code": 404}}'),
+    "no money": lambda handler: handler.event('{"object": "error", "message": "no money left", "code": 402}'),
     "filtered": lambda handler: handler.event('{"choices": [{"text": "", "finish_reason": "content_filter"}]}'),
 }
 """What a server does instead of its fourth event."""

@@ -103,7 +103,7 @@ def test_ids_that_are_not_shown_are_missed_where_they_are_needed(serve: Callable
 
 
 @pytest.mark.parametrize("dialect", ["ids", "shy"])
-@pytest.mark.parametrize("fault", ["cut", "silence", "error event"])
+@pytest.mark.parametrize("fault", ["cut", "silence", "error event", "named error", "error object"])
 def test_a_cut_stream_goes_on_behind_what_came(serve: Callable[..., ByHeart], dialect: str, fault: str) -> None:
     server = serve(dialect)
     server.faults.extend([fault, fault])
@@ -160,6 +160,23 @@ def test_a_server_that_cuts_every_stream_is_given_up(serve: Callable[..., ByHear
     server.faults.extend(["cut"] * 3)
     with pytest.raises(GeneratorError, match="gone on with 2 times, now given up"):
         ask(server, max_retries=2)
+
+
+@pytest.mark.parametrize("fault", ["error event", "named error", "error object"])
+def test_an_error_in_a_stream_is_told(serve: Callable[..., ByHeart], fault: str) -> None:
+    server = serve()
+    server.faults.extend([fault] * 2)
+    with pytest.raises(GeneratorError, match="broke a stream off: engine died; gone on with 1 times"):
+        ask(server, max_retries=1)
+
+
+@pytest.mark.parametrize(("fault", "words"), [("no model", "404: no such model"), ("no money", "402: no money left")])
+def test_an_error_in_a_stream_may_be_for_good(serve: Callable[..., ByHeart], fault: str, words: str) -> None:
+    server = serve()
+    server.faults.append(fault)
+    with pytest.raises(GeneratorError, match=f"/completions broke off with an error of code {words}"):
+        ask(server)
+    assert len(server.bodies) == 1
 
 
 @pytest.mark.parametrize("status", ["408", "429", "500", "503"])

@@ -77,8 +77,10 @@ def test_scores_come_out_of_their_columns() -> None:
     answer.take(chunk(token_ids=[8], logprobs=scored(8, CLAMPED, -1024.0)), COLUMNS)
     assert answer.rows[0] == 3.0
     assert answer.rows[1] != answer.rows[1], "a value that the server cut off is no score"
-    with pytest.raises(GeneratorError, match=r"server answered without the columns.*vllm.server"):
-        answer.take(chunk(token_ids=[9], logprobs={"token_logprobs": [-0.5], "top_logprobs": [{}]}), COLUMNS)
+    empty = [None, dict.fromkeys(f"token_id:{column}" for column in COLUMNS)]
+    for rows in ([{}], empty):
+        with pytest.raises(GeneratorError, match=r"server answered without the columns.*vllm.server"):
+            answer.take(chunk(token_ids=[9], logprobs={"token_logprobs": [-0.5], "top_logprobs": rows}), COLUMNS)
 
 
 def test_the_account_covers_all_streams() -> None:
@@ -90,6 +92,13 @@ def test_the_account_covers_all_streams() -> None:
     assert answer.received == 3
     assert answer.counted == 6
     assert answer.cached_tokens == 64
+
+
+def test_a_token_without_its_name_has_no_id() -> None:
+    answer = Answer("server")
+    logprobs = {"tokens": ["token_id:7", None], "token_logprobs": [-0.5, -0.25], "top_logprobs": [{"token_id:7": None}]}
+    assert answer.take(chunk(text="ab", logprobs=logprobs), None) == 2
+    assert (answer.text, answer.logprobs, answer.exact) == ("ab", [-0.5, -0.25], False)
 
 
 def test_a_stream_goes_on_behind_all_that_is_known_to_have_come() -> None:
@@ -114,7 +123,9 @@ def test_a_stream_goes_on_behind_all_that_is_known_to_have_come() -> None:
     [{}, {"choices": None}, {"choices": []}, {"choices": [{}]}, {"choices": [{"text": None, "logprobs": None}]},
      {"choices": [{"token_ids": None, "finish_reason": None, "stop_reason": None}], "usage": None},
      {"choices": [{"logprobs": {"tokens": None, "token_logprobs": [None], "top_logprobs": None}}]},
-     {"choices": [{"logprobs": {"content": None}}]}, {"usage": {"completion_tokens": None}},
+     {"choices": [{"logprobs": {"content": None}}]}, {"choices": [None]},
+     {"choices": [{"logprobs": {"tokens": [None], "top_logprobs": [None, {"a": None}], "content": [None]}}]},
+     {"usage": {"completion_tokens": None}},
      {"usage": {"completion_tokens": 0, "prompt_tokens_details": None}}],
 )  # fmt: skip
 def test_null_is_nothing(raw: object) -> None:

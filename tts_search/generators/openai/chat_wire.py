@@ -77,11 +77,11 @@ class ChatBody:
 class _Part(Struct):
     type: str | None = None
     text: str | None = None
-    thinking: str | list[_Part] | None = None
+    thinking: str | list[_Part | None] | None = None
 
 
 class _Message(Struct):
-    content: str | list[_Part] | None = None
+    content: str | list[_Part | None] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
@@ -92,7 +92,7 @@ class _Token(Struct):
 
 
 class _Logprobs(Struct):
-    content: list[_Token] | None = None
+    content: list[_Token | None] | None = None
 
 
 class _Choice(Struct):
@@ -111,7 +111,7 @@ class _Usage(Struct):
 
 
 class _Chunk(Struct):
-    choices: list[_Choice] | None = None
+    choices: list[_Choice | None] | None = None
     usage: _Usage | None = None
 
 
@@ -157,7 +157,7 @@ class ChatAnswer:
         chunk = read_chunk(_Chunk, raw, "a chat completion", self.server, self.quote)
         if chunk.usage is not None:
             self._account(chunk.usage)
-        tokens = sum(self._add(choice) for choice in chunk.choices or ())
+        tokens = sum(self._add(choice) for choice in chunk.choices or () if choice is not None)
         self.received += tokens
         return tokens
 
@@ -179,22 +179,24 @@ class ChatAnswer:
         content = said.content or said.refusal or ""
         self.refused |= bool(said.refusal)
         if not isinstance(content, str):
-            reasoning += "".join(_thought(part) for part in content)
-            content = "".join(part.text or "" for part in content)
+            reasoning += "".join(_thought(part) for part in content if part is not None)
+            content = "".join(part.text or "" for part in content if part is not None)
         for text, pieces in ((reasoning, self._reasoning), (content, self._content)):
             if text:
                 pieces.append(text)
                 self.characters += len(text)
         self.finish = ENDINGS.get(choice.finish_reason or "", choice.finish_reason) or self.finish
         shown = choice.logprobs.content if choice.logprobs is not None else None
-        values = [token.logprob for token in shown or ()]
+        values = [token and token.logprob for token in shown or ()]
         self.logprobs += usable_logprobs(values)
         return len(values) or bool(reasoning or content)
 
 
 def _thought(part: _Part) -> str:
     thinking = part.thinking or ""
-    return thinking if isinstance(thinking, str) else "".join(inner.text or "" for inner in thinking)
+    return (
+        thinking if isinstance(thinking, str) else "".join(inner.text or "" for inner in thinking if inner is not None)
+    )
 
 
 def thought_in(text: str, tags: ThinkingTags) -> tuple[str, str, bool] | None:

@@ -166,8 +166,9 @@ class Endpoint:
                 f"sent an event that is no JSON ({error})",
                 "something between here and the server may be changing its answers",
             ) from error
-        if isinstance(chunk, dict) and chunk.get("error"):
-            raise self._troubles.cut(chunk)
+        # An event of its own name, or vLLM's `"object": "error"`, has no field for the error: it is one.
+        if isinstance(chunk, dict) and (chunk.get("error") or ("choices" not in chunk and "message" in chunk)):
+            raise self._troubles.broken(chunk)
         return chunk
 
     async def back_off(self, attempt: int) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from tts_search.addresses import Redaction
 from tts_search.errors import EngineUnavailableError, GeneratorError, InvalidInputError, ModelNotFoundError, TTSError
 from tts_search.generators.openai.waiting import MOST_SECONDS
 
 CHAT_PATH = "/chat/completions"
+FOR_GOOD = (401, 402, 403, 404)  # of errors in a stream: vLLM says 400 of whatever broke there
 
 
 class RefusedError(InvalidInputError):
@@ -81,6 +83,14 @@ class Troubles:
         """A stream that broke off, by an error of the server's or of the connection."""
         said = self.why(body) if isinstance(body, Exception) else self.said(body)
         return CutError(f"{self._place} broke a stream off: {said}")
+
+    def broken(self, body: Mapping[str, Any]) -> GeneratorError:
+        """An error where a chunk should be."""
+        error = body.get("error")
+        code = (error if isinstance(error, Mapping) else body).get("code")
+        if code in FOR_GOOD:
+            return GeneratorError(f"{self._place} broke off with an error of code {code}: {self.said(body)}")
+        return self.cut(body)
 
     def nonsense(self, what: str, remedy: str) -> GeneratorError:
         """An answer that is none of completions."""

@@ -90,10 +90,10 @@ class _TokenLogprob(Struct):
 
 
 class _Logprobs(Struct):
-    tokens: list[str] | None = None
+    tokens: list[str | None] | None = None
     token_logprobs: list[float | None] | None = None
-    top_logprobs: list[dict[str, float] | None] | None = None
-    content: list[_TokenLogprob] | None = None  # llama.cpp answers in the shape of chat completions
+    top_logprobs: list[dict[str, float | None] | None] | None = None
+    content: list[_TokenLogprob | None] | None = None  # llama.cpp answers in the shape of chat completions
 
 
 class _Choice(Struct):
@@ -117,7 +117,7 @@ class _Usage(Struct):
 
 
 class _Chunk(Struct):
-    choices: list[_Choice] | None = None
+    choices: list[_Choice | None] | None = None
     usage: _Usage | None = None
 
 
@@ -181,7 +181,8 @@ class Answer:
             self._account(chunk.usage)
         tokens = self.new_characters = 0
         for choice in chunk.choices or ():
-            tokens += self._add(choice, columns)
+            if choice is not None:
+                tokens += self._add(choice, columns)
         self.received += tokens
         return tokens
 
@@ -195,7 +196,7 @@ class Answer:
     def _add(self, choice: _Choice, columns: tuple[int, int] | None) -> int:
         shown = choice.logprobs or _Logprobs()
         ids = choice.token_ids if choice.token_ids is not None else _spelled_ids(shown.tokens)
-        values = shown.token_logprobs or [token.logprob for token in shown.content or ()]
+        values = shown.token_logprobs or [token and token.logprob for token in shown.content or ()]
         logprobs = usable_logprobs(values)
         self.logprobs += logprobs
         if choice.text:
@@ -214,17 +215,19 @@ class Answer:
 
     def _scores(self, shown: _Logprobs, columns: tuple[int, int], count: int) -> list[float]:
         high, low = (f"{TOKEN_ID}{column}" for column in columns)
-        rows = [row for row in shown.top_logprobs or () if row is not None and high in row and low in row]
-        if len(rows) != count:
+        pairs = [(row.get(high), row.get(low)) for row in shown.top_logprobs or () if row is not None]
+        scores = [read_score(first, second) for first, second in pairs if first is not None and second is not None]
+        if len(scores) != count:
             raise GeneratorError(f"{self.server} answered without the columns that carry SPRM scores ({NO_HEAD})")
-        return [read_score(row[high], row[low]) for row in rows]
+        return scores
 
 
-def _spelled_ids(tokens: list[str] | None) -> list[int] | None:
+def _spelled_ids(tokens: list[str | None] | None) -> list[int] | None:
     """Ids out of `token_id:17`, as servers before `return_token_ids` give them."""
-    if not tokens or not all(token.startswith(TOKEN_ID) and token[len(TOKEN_ID) :].isdigit() for token in tokens):
+    spelled = [token.removeprefix(TOKEN_ID) for token in tokens or () if token and token.startswith(TOKEN_ID)]
+    if not tokens or len(spelled) < len(tokens) or not all(map(str.isdigit, spelled)):
         return None
-    return [int(token[len(TOKEN_ID) :]) for token in tokens]
+    return list(map(int, spelled))
 
 
 def usable_logprobs(values: Iterable[float | None]) -> list[float]:
