@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tts_search.errors import InvalidInputError, TTSError
+from tts_search.errors import InvalidInputError, StorageError
 from tts_search.store import FORMAT, RunLog
 
 
@@ -147,7 +147,7 @@ def test_a_full_disk_leaves_no_half_record(tmp_path: Path, monkeypatch: pytest.M
 
     with RunLog(path) as log:
         monkeypatch.setattr(os, "write", half)
-        with pytest.raises(TTSError, match=r"log\.jsonl cannot be written: No space left.*make room"):
+        with pytest.raises(StorageError, match=r"log\.jsonl cannot be written: No space left.*make room"):
             log.add({"question": 7}, {"value": 49})
         monkeypatch.undo()
         assert log.get({"question": 7}) is None

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tts_search.errors import InvalidInputError, TTSError
+from tts_search.errors import InvalidInputError, StorageError
 from tts_search.shards import Shard
 from tts_search.whole_files import replacing, replacing_folder, write_atomically
 
@@ -29,7 +29,7 @@ def test_what_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
 def test_a_full_disk_is_said_with_the_file(number: int, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     write_atomically(path, "before")
-    with pytest.raises(TTSError, match=r"a\.txt cannot be written: .*make room"), replacing(path) as file:  # noqa: PT012
+    with pytest.raises(StorageError, match=r"a\.txt cannot be written: .*make room"), replacing(path) as file:  # noqa: PT012
         file.write(b"half")
         raise OSError(number, os.strerror(number))
     assert path.read_text() == "before"

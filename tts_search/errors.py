@@ -49,6 +49,10 @@ class TrainingError(TTSError, RuntimeError):
     """Training cannot go on: a reward function raised or returned something else than one number a completion."""
 
 
+class StorageError(TTSError, OSError):
+    """A file cannot be written, because the disk is full, say; it is as it was."""
+
+
 class SearchCancelledError(TTSError):
     """A search was cancelled before it had any path to answer from."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from tts_search.errors import InvalidInputError, TTSError
+from tts_search.errors import InvalidInputError, StorageError
 
 FORMAT = {"format": "tts-search runs", "version": 1}
 RECORD = b'{"key": '
@@ -68,7 +68,7 @@ def append(file: BinaryIO, path: Path, data: bytes) -> None:
     """Write all of `data` behind the end of a file that was claimed, or nothing; it outlives the process.
 
     Raises:
-        TTSError: it cannot be written, because the disk is full, say.
+        StorageError: it cannot be written, because the disk is full, say.
     """
     number = file.fileno()  # beneath the buffer: what is written is the system's at once
     end = os.fstat(number).st_size
@@ -78,7 +78,7 @@ def append(file: BinaryIO, path: Path, data: bytes) -> None:
             left = left[os.write(number, left) :]
     except OSError as error:
         os.ftruncate(number, end)
-        raise TTSError(
+        raise StorageError(
             f"{path} cannot be written: {error.strerror or error}. It holds what it held; make room, and run the same "
             "again to go on"
         ) from error
@@ -137,7 +137,7 @@ class RunLog:
         """Keep a record; when this returns, it outlives the process.
 
         Raises:
-            TTSError: the file cannot be written, because the disk is full, say. It holds no half record.
+            StorageError: the file cannot be written, because the disk is full, say. It holds no half record.
         """
         line = json.dumps({"key": dict(key), **record}, ensure_ascii=True, allow_nan=False) + "\n"
         with self._lock:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tts_search.errors import TTSError
+from tts_search.errors import StorageError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -23,7 +23,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     A new file gets the permissions that any new file gets, a replaced one keeps its own. A link is written through.
 
     Raises:
-        TTSError: the disk is full.
+        StorageError: the disk is full.
     """
     try:
         with _replacing(path.resolve()) as file:
@@ -31,7 +31,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        raise TTSError(
+        raise StorageError(
             f"{path} cannot be written: {error.strerror}. It is as it was; make room, and run the same again to go on"
         ) from error
 

@@ -137,7 +137,7 @@ WRONG: list[tuple[tuple[object, ...], str]] = [
     (("solve",), "no question"),
     (("solve", "--file", "none.jsonl", "--out", "a.jsonl"), "no such file"),
     (("solve", "--file", "q.jsonl", "--out", "q.jsonl"), "which is read"),
-    (("solve", "--file", "q.jsonl", "--out", "a.jsonl", "--log", "a.jsonl"), "which is read"),
+    (("solve", "--file", "q.jsonl", "--out", "a.jsonl", "--log", "a.jsonl"), "--log a.jsonl is --out"),
     (("solve", "--file", "q.jsonl", "--out", "a.jsonl", "--log", "q.jsonl"), "holds the questions"),
     (("solve", "--file", "q.jsonl", "--out", "a.jsonl", "--replay", "q.jsonl"), "holds the questions"),
     (("solve", "--file", "q.jsonl", "--out", "a.jsonl", "--log", "/dev/null"), "/dev/null cannot be written"),

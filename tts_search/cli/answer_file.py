@@ -232,7 +232,7 @@ class AnswerFile:
         """Write an answer's line; it outlives the process when this returns.
 
         Raises:
-            TTSError: it cannot be written, because the disk is full, say. The file holds no half line.
+            StorageError: it cannot be written, because the disk is full, say. The file holds no half line.
         """
         append(self._file, self._path, line)
         self._note(asked.line, key_of(asked.question), key_of(asked.id))

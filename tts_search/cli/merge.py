@@ -18,7 +18,7 @@ import typer
 from tts_search.cli import arguments as options
 from tts_search.cli.answer_file import Known, lines_of, read_line, sort_lines
 from tts_search.cli.outcomes import outcomes
-from tts_search.errors import InvalidInputError, TTSError
+from tts_search.errors import InvalidInputError, StorageError, TTSError
 from tts_search.log import SearchLog, beside
 from tts_search.log.file import HEADER
 from tts_search.log.search_settings import SETTINGS
@@ -55,7 +55,7 @@ def merge_all(out: Path, parts: Sequence[Path]) -> list[Path]:
 
     Raises:
         InvalidInputError: there is nothing to merge, `out` is there already, or the parts do not belong together.
-        TTSError: a part cannot be read, or the result not written.
+        StorageError: a part cannot be read, or the result not written.
     """
     missing = [part for part in parts if not part.exists()]
     if missing:
@@ -67,8 +67,10 @@ def merge_all(out: Path, parts: Sequence[Path]) -> list[Path]:
         raise InvalidInputError(f"{out} is there already: name a new file or folder")
     try:
         return _merge_folders(out, parts) if folders else _merge_with_logs(out, parts)
+    except TTSError:
+        raise
     except OSError as error:
-        raise TTSError(
+        raise StorageError(
             f"{error.filename or out}: {error.strerror or error}. Nothing is merged; make room, or name another place"
         ) from error
 

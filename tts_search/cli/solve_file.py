@@ -112,6 +112,8 @@ class Files:
         if self.replay is not None and self.log is not None:
             raise InvalidInputError("give --log or --replay, not both: a replay writes no log")
         log = self.replay or self.searches
+        if self.replay is None and log.resolve() == self.out.resolve():
+            raise InvalidInputError(f"--log {log} is --out: name another file for the log")
         check_apart(self.out, self.questions, log)
         if log.exists() and log.samefile(self.questions):
             raise InvalidInputError(f"{log} holds the questions (--file): name another file for the log")

@@ -66,7 +66,7 @@ class SearchLog:
         """Keep a record; when this returns, it outlives the process. A key that is there keeps what it has.
 
         Raises:
-            TTSError: the file cannot be written, because the disk is full, say. It holds no half record.
+            StorageError: the file cannot be written, because the disk is full, say. It holds no half record.
         """
         frame = framed(Record(kind, key, content))
         with self._lock:
