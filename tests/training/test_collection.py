@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from typer.testing import CliRunner
 from tts_search.api import Searcher
 from tts_search.cli import app
 from tts_search.core.protocols import Completion, Request
-from tts_search.errors import GeneratorError, InvalidInputError
+from tts_search.errors import GeneratorError, InvalidInputError, StorageError
 from tts_search.grading.named import resolve_grader
 from tts_search.segmentation import Segmenter
 from tts_search.testing import FakeGenerator
@@ -79,6 +80,26 @@ def test_a_run_that_broke_off_goes_on(tmp_path: Path) -> None:
 class Fails(FakeGenerator):
     async def generate(self, request: Request) -> Sequence[Completion]:  # type: ignore[override]
         raise GeneratorError("the engine is gone")
+
+
+def test_a_full_disk_leaves_no_half_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, write = tmp_path / "t.jsonl", os.write
+
+    def half(file: int, data: memoryview) -> int:
+        if bytes(data[:12]) == b'{"question":':
+            return write(file, data[:20])
+        if bytes(data[:3]) != b"+ 2":  # of the log beside it
+            return write(file, data)
+        raise OSError(28, "No space left on device")
+
+    with Searcher(generator=spoken(), scorer=None) as searcher:
+        monkeypatch.setattr(os, "write", half)
+        with pytest.raises(StorageError, match=r"t\.jsonl cannot be written: No space left.*make room"):
+            collect(searcher, problems("2 + 2 + 2?"), out, grader=resolve_grader("exact"), n=4)
+        monkeypatch.undo()
+        assert out.read_bytes() == b""
+        collect(searcher, problems("2 + 2 + 2?"), out, grader=resolve_grader("exact"), n=4)
+    assert len(rows(out)) == 4
 
 
 def test_what_fails_and_what_is_refused(tmp_path: Path) -> None:

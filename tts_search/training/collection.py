@@ -18,7 +18,7 @@ from tts_search.errors import InvalidInputError
 from tts_search.grading import Grader
 from tts_search.log import beside
 from tts_search.shards import Shard
-from tts_search.store import claim
+from tts_search.store import append, claim
 from tts_search.strategies.best_of_n import BestOfN
 from tts_search.training.problems import Problem
 from tts_search.training.sampled import go_on, lines_of
@@ -73,8 +73,7 @@ def collect(
                 report(f"samples: {str(result.question)[:60]!r} failed: {result.error}")
                 continue
             records = list(_records(result, todo[result.index], grader))
-            file.write(lines_of(records))
-            file.flush()
+            append(file, out, lines_of(records))
             asked += len(records)
             cut += n - len(records)
             right += sum(record["correct"] for record in records)
