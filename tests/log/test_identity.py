@@ -183,6 +183,10 @@ def test_what_an_object_does_makes_it_no_other() -> None:
     judge.keep("count", 7)
     stop(None)
     assert (identity(judge), identity(stop)) == before
+    loaded = Judge(fingerprint="one")
+    assert identity(loaded) == "one"
+    loaded.keep("fingerprint", "two")
+    assert identity(loaded) == "two", "it says itself what it is"
     held = Named(4)
     told = identity(held)
     held.held = 5

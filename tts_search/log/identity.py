@@ -74,21 +74,20 @@ class _Telling:
             known_above = id(thing) in self._within
             return {"again": self._within.index(id(thing))} if known_above else _unknown(thing)
         self._within.append(id(thing))
+        own = None
         try:
-            found = self._told(thing)
+            own = _fingerprint(thing)
+            found = self._told(thing) if own is None else self._named(own) if isinstance(own, Mapping) else own
         except BaseException:  # whatever a plug-in's repr or attributes do, they harm no search
             found = _unknown(thing)
         self._within.pop()
-        if not is_dataclass(thing) and not (self._by_place and self._within):
+        if own is None and not is_dataclass(thing) and not (self._by_place and self._within):
             with suppress(TypeError):  # not everything can be referred to weakly
                 number = id(thing)
                 _seen[number] = (weakref.ref(thing, lambda _: _seen.pop(number, None)), found)
         return found
 
     def _told(self, thing: Any) -> Any:
-        own = None if isinstance(thing, type) else getattr(thing, "fingerprint", None)
-        if own is not None and not callable(own):
-            return self._named(own) if isinstance(own, Mapping) else own
         if isinstance(thing, BuiltinFunctionType) and not isinstance(thing.__self__, ModuleType | None):
             return {"method": thing.__name__, "of": self.of(thing.__self__)}
         if isinstance(thing, ModuleType):
@@ -149,6 +148,11 @@ class _Telling:
         if held is None:
             return _unknown(thing)
         return {"class": kind, **{name: _short(value) for name, value in self._named(held).items()}}
+
+
+def _fingerprint(thing: Any) -> Any:
+    own = None if isinstance(thing, type) else getattr(thing, "fingerprint", None)
+    return None if callable(own) else own
 
 
 def _unknown(thing: Any) -> Any:
