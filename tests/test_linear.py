@@ -239,6 +239,6 @@ def test_every_module_with_patterns_is_tried_here() -> None:
     }
     # They read questions, names of checkpoints, what a server refuses, our own ids and messages.
     others = {"training/cleaning", "cli/answer_file", "cli/wording", "generators/openai/dialect", "evaluation/warned"}
-    others |= {"serving/refusals", "generators/openai/access"}
+    others |= {"serving/refusals", "generators/openai/access", "confidential"}
     others |= {f"scorers/{name}" for name in ("outcome", "published", "process/families", "process/pooling")}
     assert found == tried | others
