@@ -44,7 +44,7 @@ def check_question(question: object) -> Question:
     """The question, with its contents as plain texts.
 
     Raises:
-        InvalidInputError: it is empty, no text, nothing that JSON has, or does not end with the user's turn.
+        InvalidInputError: it is empty, no text, holds a NaN, or does not end with the user's turn.
     """
     if isinstance(question, str):
         checked, texts = question, [question]
@@ -58,9 +58,9 @@ def check_question(question: object) -> Question:
             raise InvalidInputError(f"the last message must be the user's, its role is {turns[-1]['role']!r}")
         checked = with_texts(turns)
         try:
-            json.dumps(checked, allow_nan=False)
+            json.dumps(checked, allow_nan=False, default=repr)
         except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidInputError(f"chat messages hold what JSON has, for servers and logs: {error}") from None
+            raise InvalidInputError(f"chat messages hold what JSON has no words for: {error}") from None
         texts = [turn["content"] for turn in checked]
     if not texts[-1].strip():
         raise InvalidInputError("the question is empty")
