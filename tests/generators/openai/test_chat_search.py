@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -119,6 +119,7 @@ def test_a_plan_of_the_users_is_refused_where_it_asks_for_what_there_is_not(
     assert server.statuses.count(200) == asked + 1
 
 
+@example(budget=3, n=1, max_tokens=1, answer_tokens=2, repeat=False, selector="majority", faults=["cut"])
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     budget=st.integers(1, 150),

@@ -150,11 +150,15 @@ class ChatGenerator:
                 if answer.finish is not None:  # only the account was cut off
                     limit = request.max_tokens - lost
                     break
-                missed = min(self._came(answer), request.max_tokens - lost) - answer.received
-                if missed > 0 and request.on_tokens is not None:
-                    request.on_tokens(missed)
-                lost += answer.received + max(missed, 0)
-                if cut == self._endpoint.max_retries or lost >= request.max_tokens:
+                limit = request.max_tokens - lost
+                came = max(answer.received, min(self._came(answer), limit))
+                if came >= limit:  # it may have had all that it was allowed
+                    answer.finish, answer.counted = "length", limit
+                    break
+                if came > answer.received and request.on_tokens is not None:
+                    request.on_tokens(came - answer.received)
+                lost += came
+                if cut == self._endpoint.max_retries:
                     raise EngineUnavailableError(f"{error}; asked again {cut} times, now given up") from error
                 await self._endpoint.back_off(cut)
         else:
