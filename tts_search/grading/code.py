@@ -137,7 +137,7 @@ def _equal_words(ours: list[str], theirs: list[str]) -> bool:
 
 def _number(text: str) -> Decimal | None:
     try:
-        number = Decimal(text.replace("_", "?"))
+        number = Decimal(text.replace("_", "?"))  # which reads 1_0 as 10
     except InvalidOperation:
         return None
     return None if number.is_nan() else number  # comparing with a signalling one raises

@@ -101,7 +101,8 @@ _DECIDES = late(
 _CASES = late(r"\\begin\s*\{cases\}(.{1,400}?)\\end\s*\{cases\}", re.DOTALL)
 _DOLLAR = late(r"\\text\s*\{\s*\\?\$\s*\}")
 _THOUSANDS = late(r"(?<=[$€£])(\d{1,6})[kK](?![A-Za-z])")
-_IN_WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+NUMBER_WORDS = ["zero", "one", "two", "three", "four", "five", "six"]
+NUMBER_WORDS += ["seven", "eight", "nine", "ten", "eleven", "twelve"]
 _IN_ROMAN = late(r"\\mathrm\s*\{\s*([ied])\s*\}")
 _ARROW = late(r"^\s*(?:=>|⇒|→|∴|\\(?:Rightarrow|implies|therefore)(?![A-Za-z]))\s*")
 _ROW = late(r"\s*\\\\(?:\s*\[[^\]]{0,10}\])?\s*")
@@ -165,8 +166,8 @@ def latex(text: str) -> str:
     text = text.replace("**", "^").replace("<=", r"\le ").replace(">=", r"\ge ").replace("!=", r"\ne ")
     if whole := _FONT.fullmatch(text):
         text = whole[1].strip()
-    if (word := text.casefold()) in _IN_WORDS:
-        text = str(_IN_WORDS.index(word))
+    if (word := text.casefold()) in NUMBER_WORDS:
+        text = str(NUMBER_WORDS.index(word))
     text = _CASES.sub(lambda m: _ROW.sub(", ", m[1].replace("&", "").strip()), text)
     text = _SHARE.sub(_share, _COUNTS.sub("", _THOUSANDS.sub(r"\1000", _DOLLAR.sub(r"\\$", text))))
     text = _SPACED.sub(lambda m: re.sub(r"\s", "", m[0]), text.replace(r"\degree", r"^\circ "))

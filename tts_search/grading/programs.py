@@ -103,8 +103,10 @@ def program(answer: str, *, defines: Collection[str] = (), reads: bool = False) 
     text = after_thinking(_NAMED_TAG.sub(lambda tag: tag[0].replace("<", _HIDDEN), answer)).replace(_HIDDEN, "<")
     found = blocks(text)
     python = [block for block in found if block.is_python]
-    if not python and (not found or _CODE.search(text[: _first_fence(text)])):
-        return _unfenced(text if not found else text[: _first_fence(text)])
+    if not found:
+        return _unfenced(text)
+    if not python and _CODE.search(head := text[: _first_fence(text)]):
+        return _unfenced(head)
     python = _without_excerpts(python or [block for block in found if not block.tag] or found)
     fitting = [block for block in python if _fits(block.text, defines, reads)]
     return (fitting or python)[-1].text

@@ -9,7 +9,7 @@ import re
 
 from tts_search.grading.late import late
 from tts_search.grading.places import CONCLUDES, MARKS, NEGATIVE
-from tts_search.grading.plain import latex, quantity
+from tts_search.grading.plain import NUMBER_WORDS, latex, quantity
 from tts_search.grading.units import COMPOUND, MAGNITUDE, split_unit
 
 _WINDOW = 400  # characters of a sentence
@@ -84,7 +84,7 @@ _NEXT = late(r"(?<=\d)\s+(?=\d+-[A-Za-z])")  # of "5 30-minute episodes"
 _SO = late(r"[,;]\s(?:so|thus|hence|therefore|and)\b")
 _VARIABLE = late(r"(?<![A-Za-z])[a-zθ]\)?\s?$")
 # An answer of one letter or one word that is a number.
-_LETTER = late(r"(?i)[b-hj-z]|infinity|zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve")
+_LETTER = late(rf"(?i)[b-hj-z]|infinity|{'|'.join(NUMBER_WORDS)}")
 _TEXTS = late(r"\\(?:text|mathrm|textbf|mathbf|boldsymbol)\s*\{[^{}]{0,100}\}")
 _BOLD = late(rf"\*\*[^*\n\d]{{0,40}}?({_FRACTION})[^*\n\d]{{0,40}}\*\*")
 # A number behind a verb.
